@@ -1,0 +1,60 @@
+# `make` alone lists the targets. Everything happens in .venv, which is made when it is missing and kept when it is not.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint train export serve protos bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+# A stamp a kind of install, so that a second run starts at once and a changed pyproject.toml or pin installs again.
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Scanline needs Python 3.11 or later")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: $(BIN)/python pyproject.toml constraints.txt
+	@echo 'installing Scanline into $(VENV) ...'
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	@echo 'installing Scanline with what training, exporting and the tests need into $(VENV) ...'
+	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.base
+
+demo: $(VENV)/.base ## serve the shipped model and read sample images through it
+	@$(BIN)/scanline demo
+
+test: $(VENV)/.dev ## run the tests
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## ruff, mypy --strict, import borders
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-timing
+
+# e.g. make train ARGS='--preset seed --data mnist --out runs/seed'
+train: $(VENV)/.dev ## fit a network: make train ARGS='--preset seed --data uci --out runs/first'
+	@$(BIN)/scanline train $(ARGS)
+
+export: $(VENV)/.dev ## turn a run into ONNX files: make export ARGS='runs/first --out artifacts/first'
+	@$(BIN)/scanline export $(ARGS)
+
+serve: $(VENV)/.base ## serve over gRPC: make serve ARGS='--listen 0.0.0.0:50051'
+	@$(BIN)/scanline serve $(ARGS)
+
+protos: $(VENV)/.dev ## generate the stubs in scanline/v1 again
+	@$(BIN)/python -m grpc_tools.protoc -I protos --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. \
+		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+		protos/scanline/v1/digits.proto
+
+bench: $(VENV)/.dev ## measure what is claimed about speed
+	@for bench in benchmarks/*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+clean: ## remove what can be made again
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

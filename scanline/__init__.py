@@ -1,0 +1,47 @@
+"""Reads handwritten digits: in this process with `Reader`, from a server with `Client`.
+
+Importing the package loads nothing but the standard library; numpy, onnxruntime, grpc and Pillow come with the first
+name that needs them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from scanline.errors import InputError, ModelError, ScanlineError, ServiceError
+
+if TYPE_CHECKING:
+    from scanline.client import Client
+    from scanline.contract import ModelCard
+    from scanline.prediction import Prediction, RejectReason
+    from scanline.reader import Reader
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Client",
+    "InputError",
+    "ModelCard",
+    "ModelError",
+    "Prediction",
+    "Reader",
+    "RejectReason",
+    "ScanlineError",
+    "ServiceError",
+    "__version__",
+]
+
+_LATE = {
+    "Client": "scanline.client",
+    "ModelCard": "scanline.contract",
+    "Prediction": "scanline.prediction",
+    "Reader": "scanline.reader",
+    "RejectReason": "scanline.prediction",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATE[name]), name)

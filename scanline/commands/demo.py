@@ -1,0 +1,98 @@
+"""`scanline demo`: starts a server with the shipped model, sends it sample images over gRPC, shows what came back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.columns import Columns
+from rich.panel import Panel
+from rich.text import Text
+
+from scanline import samples
+from scanline.client import Client
+from scanline.console import err, out
+from scanline.errors import StartError
+from scanline.prediction import Prediction
+from scanline.preprocess import to_rows
+from scanline.settings import Settings as BaseSettings
+
+STOP_TIMEOUT: Final = 30.0
+# A cell of a terminal is about twice as high as it is wide: one character shows two rows of pixels.
+HALVES: Final = {(False, False): " ", (True, False): "▀", (False, True): "▄", (True, True): "█"}
+INK: Final = 100
+
+
+class Settings(BaseSettings):
+    """Serve the model that ships with the package on a free port, send it the sample images, show its answers."""
+
+
+def run(settings: Settings) -> int:  # noqa: ARG001 - it has none, but every command takes its settings
+    """Show each sample as the network sees it, with the server's answer."""
+    files = samples.files()
+    with _server() as address, Client(address) as client:
+        version, card = client.model()
+        out.print(
+            f"serving [bold]{card.name}[/] ({card.architecture}, {card.precision}, {card.parameters:,} weights, "
+            f"{card.accuracy:.2%} on MNIST's test set; version {version}) on {address}\n"
+        )
+        client.classify(files[:1])  # opens the connection, so that the time below is the server's
+        started = time.perf_counter()
+        answers = client.classify(files)
+        took = time.perf_counter() - started
+    out.print(Columns([_show(file, answer) for file, answer in zip(files, answers, strict=True)]))
+    read = sum(answer.error is None for answer in answers)
+    out.print(f"\n{read} of {len(files)} image files read over gRPC in {took * 1000:.0f} ms, decoding included")
+    out.print(
+        "[dim]next: scanline classify YOUR_FILE.png    scanline serve    scanline score FOLDER --output OUT.csv[/]"
+    )
+    return 0 if read == len(files) else 1
+
+
+@contextmanager
+def _server() -> Iterator[str]:
+    """Run `scanline serve` on a free port as a process of its own; give its address."""
+    command = [sys.executable, "-m", "scanline", "serve", "--listen", "127.0.0.1:0", "--log-format", "json"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
+        try:
+            yield _address(process)
+        finally:
+            process.terminate()
+            process.communicate(timeout=STOP_TIMEOUT)
+
+
+def _address(process: subprocess.Popen[str]) -> str:
+    assert process.stderr is not None
+    for line in process.stderr:
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            err.print(line, end="", markup=False)  # a start that failed says why in plain words
+            continue
+        if event["event"] == "serving":
+            return str(event["address"])
+    raise StartError("the demo's server did not start")
+
+
+def _show(file: Path, answer: Prediction) -> Panel:
+    if answer.error is not None or answer.confidence is None:
+        return Panel(f"[red]{answer.error}", title=file.name, width=32)
+    caption = f"[bold green]{answer.digit}[/]  {answer.confidence:.1%}"
+    return Panel(Text(_picture(to_rows(file))), title=file.name, subtitle=caption, width=32)
+
+
+def _picture(rows: NDArray[np.uint8]) -> str:
+    """Draw uint8 [28, 28] as 14 lines of 28 characters."""
+    ink = rows > INK
+    return "\n".join(
+        "".join(HALVES[bool(upper), bool(lower)] for upper, lower in zip(ink[y], ink[y + 1], strict=True))
+        for y in range(0, len(ink), 2)
+    )

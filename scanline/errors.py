@@ -1,0 +1,70 @@
+"""Every error that Scanline raises on purpose.
+
+    ScanlineError                 the work could not be done                        exit 1
+    ├── InputError                an image, a list of images or a file of data is unusable
+    ├── ModelError                a model file is missing, damaged, or its card disagrees
+    ├── GateError                 a check refused to let a result out
+    ├── DivergenceError           a training run's loss is no longer a finite number
+    ├── ServiceError              a server refused a call or could not be reached
+    ├── UsageError                wrong use or configuration                        exit 2
+    │   └── MissingExtraError     a command needs an extra that is not installed
+    └── StartError                the server could not start                        exit 3
+
+A message is one sentence or two that name what is wrong and what would be right; it is shown to people as it is, on
+a terminal, in a log line and in a gRPC status.
+"""
+
+from __future__ import annotations
+
+
+class ScanlineError(Exception):
+    """The base of all of them; catching it catches every error that Scanline raises on purpose."""
+
+    exit_code = 1
+
+
+class InputError(ScanlineError):
+    """An image, a list of images or a file of data can't be used."""
+
+
+class ModelError(ScanlineError):
+    """A model file is missing, damaged, or says of itself something that this release can't serve."""
+
+
+class GateError(ScanlineError):
+    """A check failed, so the file that it guards was not written."""
+
+
+class DivergenceError(ScanlineError):
+    """A training run's loss is no longer a finite number."""
+
+
+class ServiceError(ScanlineError):
+    """A server refused a call or could not be reached.
+
+    Attributes:
+        code: the name of the gRPC status, such as ``"INVALID_ARGUMENT"``.
+    """
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class UsageError(ScanlineError):
+    """A command was given options that it can't follow."""
+
+    exit_code = 2
+
+
+class MissingExtraError(UsageError):
+    """A command needs packages that the base install leaves out."""
+
+    def __init__(self, what: str, extra: str, module: str) -> None:
+        super().__init__(f"{what} needs {module}, which is not installed: pip install 'scanline[{extra}]'")
+
+
+class StartError(ScanlineError):
+    """The server could not start."""
+
+    exit_code = 3

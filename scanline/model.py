@@ -1,0 +1,162 @@
+"""A model file, opened: the only place that talks to onnxruntime."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from scanline.contract import CLASSES, COLUMNS, INPUT_NAME, OUTPUT_NAME, ROWS, ModelCard
+from scanline.errors import ModelError
+
+SHIPPED: Final = Path(__file__).parent / "models"
+# What `--model FOLDER` takes, the best first: the int8 file gives the same digits in about half the time.
+MODEL_FILES: Final = ("digits.int8.onnx", "digits.onnx")
+STEP_FILE: Final = "digits.step.onnx"
+STEP_INPUTS: Final = ["row", "h", "c"]
+STEP_OUTPUTS: Final = ["logits", "h_next", "c_next"]
+VERSION_DIGITS: Final = 12
+
+# onnxruntime raises these for a file that is no model, is cut short, or uses what this build can't run, and for inputs
+# that the model doesn't take. They have no common base of their own.
+ORT_ERRORS: Final = tuple(
+    getattr(ort.capi.onnxruntime_pybind11_state, name)
+    for name in (
+        "Fail",
+        "InvalidArgument",
+        "InvalidGraph",
+        "InvalidProtobuf",
+        "NoSuchFile",
+        "NotImplemented",
+        "RuntimeException",
+    )
+)
+
+
+class Model:
+    """A digit reader loaded from a file, after its card and its inputs and outputs have been checked.
+
+    `run` may be called from several threads at once.
+
+    Attributes:
+        path: the file.
+        card: what it says of itself.
+        version: the first 12 hexadecimal digits of the file's SHA-256.
+    """
+
+    def __init__(self, path: str | Path | None = None, *, threads: int = 1) -> None:
+        """Open a model file.
+
+        Args:
+            path: the file, or a folder of exported files, of which the best is taken; None for the model that ships
+                with the package.
+            threads: how many threads one `run` may use. With 1, none but the caller's.
+
+        Raises:
+            ModelError: there is no such file, onnxruntime can't load it, or it breaks the contract.
+        """
+        self.path = find(path)
+        content = self.path.read_bytes()
+        self.version = hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
+        self._session = open_session(content, self.path, threads)
+        self.card = ModelCard.from_metadata(self._session.get_modelmeta().custom_metadata_map)
+        _check_signature(self._session, self.path)
+
+    def run(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compute the logits, float32 [n, 10], of images given as float32 [n, 28, 28], 0 background to 1 ink."""
+        logits: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: rows})[0]
+        return logits
+
+
+State = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+class StepModel:
+    """The same network one row at a time, from the `digits.step.onnx` that an export writes beside a model.
+
+    `run` may be called from several threads at once, each with states of its own.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a step file.
+
+        Raises:
+            ModelError: onnxruntime can't load it, or it is no step file.
+        """
+        self._session = open_session(path.read_bytes(), path, threads=1)
+        self.card = ModelCard.from_metadata(self._session.get_modelmeta().custom_metadata_map)
+        inputs = {node.name: node.shape for node in self._session.get_inputs()}
+        outputs = [node.name for node in self._session.get_outputs()]
+        if [*inputs] != STEP_INPUTS or outputs != STEP_OUTPUTS:
+            raise ModelError(
+                f"the step model {path} takes {[*inputs]} and gives {outputs}, "
+                f"expected {STEP_INPUTS} and {STEP_OUTPUTS}"
+            )
+        self._hidden = int(inputs["h"][-1])
+
+    def start(self) -> State:
+        """Give the state before the first row: h and c, float32 [1, hidden]."""
+        return np.zeros((1, self._hidden), np.float32), np.zeros((1, self._hidden), np.float32)
+
+    def run(self, row: NDArray[np.float32], state: State) -> tuple[NDArray[np.float32], State]:
+        """Take the next row, float32 [1, 28], and give the logits so far, float32 [1, 10], and the state after it."""
+        logits, h, c = self._session.run(STEP_OUTPUTS, dict(zip(STEP_INPUTS, (row, *state), strict=True)))
+        return logits, (h, c)
+
+
+def find(path: str | Path | None) -> Path:
+    """Give the model file that a path means: itself, the best in a folder, or the shipped one for None.
+
+    Raises:
+        ModelError: there is none.
+    """
+    place = SHIPPED if path is None else Path(path)
+    if place.is_dir():
+        for name in MODEL_FILES:
+            if (place / name).is_file():
+                return place / name
+        raise ModelError(f"no model in the folder {place}: expected {' or '.join(MODEL_FILES)}")
+    if not place.is_file():
+        raise ModelError(f"no such model: {place}; expected an .onnx file or a folder that `scanline export` wrote")
+    return place
+
+
+def open_session(
+    content: bytes,
+    path: Path,
+    threads: int,
+    optimisation: ort.GraphOptimizationLevel = ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+) -> ort.InferenceSession:
+    """Load a model into onnxruntime, with threads that fit a server and no spinning.
+
+    Raises:
+        ModelError: onnxruntime can't load it.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = optimisation
+    # Spinning threads burn a core while there is nothing to do (onnxruntime#11841).
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except ORT_ERRORS as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"onnxruntime can't load the model {path}: {reason}; it may be damaged, export it again"
+        ) from None
+
+
+def _check_signature(session: ort.InferenceSession, path: Path) -> None:
+    given = [(node.name, node.type, node.shape[1:]) for node in (*session.get_inputs(), *session.get_outputs())]
+    expected = [(INPUT_NAME, "tensor(float)", [ROWS, COLUMNS]), (OUTPUT_NAME, "tensor(float)", [CLASSES])]
+    batches = [node.shape[0] for node in (*session.get_inputs(), *session.get_outputs())]
+    if given != expected or any(isinstance(batch, int) for batch in batches):
+        raise ModelError(
+            f"the model {path} takes and gives {given} with batches {batches}, expected {expected} with a dynamic batch"
+        )

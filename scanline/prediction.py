@@ -1,0 +1,71 @@
+"""The one form in which an answer is given: by Reader, by Client, in a score file, and from the server's core."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class RejectReason(StrEnum):
+    """Why an answer should not be trusted."""
+
+    BLANK = "blank"
+    NOT_A_DIGIT = "not_a_digit"
+    SEVERAL = "several"
+    LOW_CONFIDENCE = "low_confidence"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """The answer for one image.
+
+    Attributes:
+        digit: 0 to 9, or None where there is an error.
+        confidence: the probability of that digit after temperature scaling, 0 to 1, or None where there is an error.
+        probabilities: those of the digits 0 to 9, or None where they were not asked for.
+        rejected: whether the answer should not be trusted; the digit is the best guess all the same.
+        reason: why it is rejected, or None.
+        error: what is wrong with the image, or None.
+    """
+
+    digit: int | None = None
+    confidence: float | None = None
+    probabilities: tuple[float, ...] | None = None
+    rejected: bool = False
+    reason: RejectReason | None = None
+    error: str | None = None
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``rejected`` or ``error``."""
+        if self.error is not None:
+            return "error"
+        return "rejected" if self.rejected else "ok"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the fields and the status as JSON types."""
+        return {**asdict(self), "status": self.status}
+
+
+def softmax(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """Turn logits, float32 [n, 10], into probabilities of the same shape, after division by the temperature."""
+    scaled = logits / np.float32(temperature)
+    exponents = np.exp(scaled - np.maximum.reduce(scaled, axis=1, keepdims=True))
+    result: NDArray[np.float32] = exponents / np.add.reduce(exponents, axis=1, keepdims=True)
+    return result
+
+
+def predictions(shares: NDArray[np.float32], *, probabilities: bool) -> list[Prediction]:
+    """Give a prediction for each row of probabilities, float32 [n, 10]."""
+    rows = shares.tolist()
+    confidences = [max(row) for row in rows]
+    return [
+        Prediction(
+            digit=row.index(confidence), confidence=confidence, probabilities=tuple(row) if probabilities else None
+        )
+        for row, confidence in zip(rows, confidences, strict=True)
+    ]

@@ -1,0 +1,137 @@
+"""How a command's options are declared: once, as the fields of a frozen settings model.
+
+A field is a flag (`max_images` is `--max-images`), an environment variable (`SCANLINE_MAX_IMAGES`) and a documented
+default. A flag beats the variable, the variable beats the default. A SCANLINE_* variable that no command knows stops
+the start, so that a misspelt one is never ignored.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, NoReturn, TypeVar, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from scanline.errors import UsageError
+
+ENVIRONMENT_PREFIX: Final = "SCANLINE_"
+POSITIONAL: Final = "positional"
+
+
+class Settings(BaseSettings):
+    """The base of every command's options; a subclass's docstring is the command's help.
+
+    A field with `json_schema_extra={POSITIONAL: True}` is a positional argument and takes no variable. A field with a
+    `validation_alias` is read from the variable of that name instead.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True
+    )
+
+    @classmethod
+    def variables(cls) -> set[str]:
+        """Name the environment variables that this command reads."""
+        return {_variable(cls, name) for name, field in cls.model_fields.items() if not _is_positional(field)}
+
+
+S = TypeVar("S", bound=Settings)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+def parse(settings: type[S], command: str, arguments: Sequence[str]) -> S:
+    """Read a command's options from its arguments, the environment and the defaults.
+
+    Args:
+        settings: the command's options.
+        command: its name, such as ``serve``.
+        arguments: what follows the name on the command line.
+
+    Raises:
+        UsageError: naming the option and what it takes.
+    """
+    parser = _Parser(
+        prog=f"scanline {command}",
+        description=settings.__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name, field in settings.model_fields.items():
+        _add(parser, settings, name, field)
+    flags = vars(parser.parse_args(arguments))
+    try:
+        return settings(**flags)
+    except ValidationError as error:
+        raise UsageError("; ".join(_explain(settings, problem, flags) for problem in error.errors())) from None
+
+
+def refuse_unknown(names: Iterable[str], known: set[str]) -> None:
+    """Check the environment's SCANLINE_* names against those that the commands read.
+
+    Raises:
+        UsageError: naming each that no command knows.
+    """
+    unknown = sorted(name for name in names if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
+    if unknown:
+        raise UsageError(f"no such setting: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+
+
+def _is_positional(field: FieldInfo) -> bool:
+    return isinstance(field.json_schema_extra, dict) and POSITIONAL in field.json_schema_extra
+
+
+def _variable(settings: type[Settings], name: str) -> str:
+    alias = settings.model_fields[name].validation_alias
+    return alias if isinstance(alias, str) else f"{settings.model_config['env_prefix']}{name}".upper()
+
+
+def _add(parser: argparse.ArgumentParser, settings: type[Settings], name: str, field: FieldInfo) -> None:
+    kinds = {kind for kind in get_args(field.annotation) if kind is not type(None)} or {field.annotation}
+    repeated = get_origin(field.annotation) in {list, tuple}
+    options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": field.description}
+    if _is_positional(field):
+        options |= {"nargs": "+" if repeated else None, "metavar": name.upper().removesuffix("S")}
+        parser.add_argument(name, **options)
+        return
+    default = "" if field.is_required() or field.default is None else f"default: {_show(field.default)}; "
+    options["help"] = f"{field.description} ({default}{_variable(settings, name)})"
+    if field.annotation is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    elif get_origin(field.annotation) is Literal:
+        options["metavar"] = "|".join(str(value) for value in get_args(field.annotation))
+    else:
+        options["metavar"] = "N" if kinds & {int, float} else "PATH" if Path in kinds else "TEXT"
+        options["action"] = "append" if repeated else "store"
+    parser.add_argument(_flag(name), dest=name, **options)
+
+
+def _flag(name: str) -> str:
+    # a field whose name pydantic keeps for itself ends in an underscore, as Python names do: json_ is --json
+    return f"--{name.rstrip('_').replace('_', '-')}"
+
+
+def _show(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _explain(settings: type[Settings], problem: Any, flags: dict[str, Any]) -> str:
+    name = str(problem["loc"][0]) if problem["loc"] else ""
+    if name not in settings.model_fields:  # pydantic names an aliased field by its alias
+        by_alias = {_variable(settings, field): field for field in settings.model_fields}
+        name = by_alias.get(name, name)
+    if name not in settings.model_fields:
+        return str(problem["msg"])
+    flag = name if _is_positional(settings.model_fields[name]) else _flag(name)
+    if problem["type"] == "missing":
+        return f"{flag} is missing"
+    source = flag if name in flags else _variable(settings, name)
+    message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return f"{source} {message}, not {problem['input']!r}"

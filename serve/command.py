@@ -1,0 +1,25 @@
+"""`scanline serve`."""
+
+from __future__ import annotations
+
+from scanline.console import out
+from serve import logs
+from serve.lifecycle import Server, stop_on_signals
+from serve.settings import ServeSettings as Settings
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal says stop."""
+    if settings.print_settings:
+        for name, value in settings.model_dump(exclude={"print_settings"}).items():
+            out.print(f"SCANLINE_{name.upper()}={'' if value is None else value}", markup=False)
+        return 0
+    logs.configure(settings.log_level, settings.log_format)
+    server = Server(settings)
+    restore = stop_on_signals(server)
+    try:
+        server.start()
+        server.run_until_stopped()
+    finally:
+        restore()
+    return 0

@@ -1,0 +1,82 @@
+"""Between the messages of scanline.v1 and the core's arrays and dataclasses."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scanline.contract import COLUMNS, IMAGE_BYTES, METADATA_PREFIX, ROWS, ModelCard
+from scanline.v1 import digits_pb2 as pb
+from serve.core import Answers, Request
+from serve.errors import BadRequestError
+
+
+def request_of(message: pb.ClassifyRequest, deadline: float | None) -> Request:
+    """Turn a message into the core's request.
+
+    Raises:
+        BadRequestError: it holds no images, or pixels of the wrong size.
+    """
+    form = message.WhichOneof("images")
+    if form is None:
+        raise BadRequestError(f"the call has no images: set `pixels` ({IMAGE_BYTES} bytes an image) or `files`")
+    pixels = None
+    if form == "pixels":
+        if len(message.pixels) % IMAGE_BYTES:
+            raise BadRequestError(
+                f"`pixels` has {len(message.pixels)} bytes, expected a multiple of {IMAGE_BYTES}: "
+                f"{ROWS} rows of {COLUMNS} uint8 pixels an image"
+            )
+        pixels = np.frombuffer(message.pixels, np.uint8).reshape(-1, ROWS, COLUMNS)
+    return Request(
+        pixels=pixels,
+        files=message.files.files,
+        version=message.model_version,
+        deadline=deadline,
+    )
+
+
+def response_of(answers: Answers, version: str, *, probabilities: bool) -> pb.ClassifyResponse:
+    """Turn answers into a message, with all ten probabilities of each image if they were asked for."""
+    response = pb.ClassifyResponse(model_version=version)
+    add = response.predictions.add
+    shares = iter(answers.probabilities.tolist())
+    for error in answers.errors:
+        if error is not None:
+            add(digit=-1, error=error)
+            continue
+        row = next(shares)
+        confidence = max(row)
+        add(digit=row.index(confidence), confidence=confidence, probabilities=row if probabilities else None)
+    return response
+
+
+def rows_of(message: pb.ClassifyRowsRequest) -> NDArray[np.uint8]:
+    """Give the rows of a message, uint8 [n, 28], n at least 1.
+
+    Raises:
+        BadRequestError: the bytes are not whole rows.
+    """
+    if not message.rows or len(message.rows) % COLUMNS:
+        raise BadRequestError(
+            f"`rows` has {len(message.rows)} bytes, expected a multiple of {COLUMNS}: one uint8 a pixel"
+        )
+    return np.frombuffer(message.rows, np.uint8).reshape(-1, COLUMNS)
+
+
+def row_answer_of(probabilities: NDArray[np.float32], rows_seen: int) -> pb.ClassifyRowsResponse:
+    """Turn the probabilities after a row, float32 [10], into a message."""
+    shares = probabilities.tolist()
+    confidence = max(shares)
+    return pb.ClassifyRowsResponse(
+        rows_seen=rows_seen, digit=shares.index(confidence), confidence=confidence, probabilities=shares
+    )
+
+
+def model_of(version: str, card: ModelCard, *, max_images: int, max_message_bytes: int) -> pb.GetModelResponse:
+    """Turn a model's version and card, and the server's limits, into a message."""
+    return pb.GetModelResponse(
+        model_version=version,
+        card={key.removeprefix(METADATA_PREFIX): value for key, value in card.to_metadata().items()},
+        limits=pb.Limits(max_images=max_images, max_message_bytes=max_message_bytes),
+    )

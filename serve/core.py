@@ -1,0 +1,223 @@
+"""The service: images in, predictions out. Any transport can stand before it; it knows none.
+
+A call comes as a `Request` and is answered in two steps, so that a transport can hold several calls of one caller at
+once and drop one whose caller has gone: `submit` checks it, reads its files and queues it; `Pending.result` waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scanline.contract import CLASSES, COLUMNS, ROWS, ModelCard, to_network
+from scanline.errors import InputError
+from scanline.model import Model, StepModel
+from scanline.prediction import softmax
+from scanline.preprocess import to_rows
+from serve.batcher import Batcher, Ticket
+from serve.errors import BadRequestError, ExpiredError, NotAvailableError, UnknownVersionError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A call's images, in one of two forms, and what is wanted of them.
+
+    Attributes:
+        pixels: uint8 [n, 28, 28], 0 background to 255 ink, in the network's form; None where there are files.
+        files: the bytes of image files.
+        version: the model version to use; empty for the current one.
+        deadline: the time.monotonic() after which nobody wants the answer.
+    """
+
+    pixels: NDArray[np.uint8] | None = None
+    files: Sequence[bytes] = ()
+    version: str = ""
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What became of a call's images.
+
+    Attributes:
+        probabilities: float32 [k, 10], for the k images that could be read, in order.
+        errors: for each image of the call what is wrong with it, or None where it was read.
+    """
+
+    probabilities: NDArray[np.float32]
+    errors: Sequence[str | None]
+
+
+class Pending:
+    """A call that is queued."""
+
+    __slots__ = ("_batcher", "_errors", "_temperature", "_ticket")
+
+    def __init__(
+        self, batcher: Batcher, ticket: Ticket | None, errors: Sequence[str | None], temperature: float
+    ) -> None:
+        """Hold the ticket of the images that could be read, None if there are none, and the errors of the others."""
+        self._batcher = batcher
+        self._ticket = ticket
+        self._errors = errors
+        self._temperature = temperature
+
+    def cancel(self) -> None:
+        """Drop the call: its caller has gone."""
+        if self._ticket is not None:
+            self._batcher.cancel(self._ticket)
+
+    def result(self) -> Answers:
+        """Wait for the answers.
+
+        Raises:
+            CallError: ExpiredError, CancelledError, StoppingError or ModelRunError.
+        """
+        if self._ticket is None:
+            return Answers(np.empty((0, CLASSES), np.float32), self._errors)
+        return Answers(softmax(self._batcher.result(self._ticket), self._temperature), self._errors)
+
+
+class RowReader:
+    """Reads one image row by row, with an answer after each."""
+
+    def __init__(self, steps: StepModel, temperature: float) -> None:
+        """Begin an image."""
+        self._steps = steps
+        self._temperature = temperature
+        self._state = steps.start()
+        self.rows_seen = 0
+
+    def read(self, row: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Take the next row, uint8 [28], and give the probabilities of the ten digits so far, float32 [10].
+
+        Raises:
+            BadRequestError: the image has had its 28 rows.
+        """
+        if self.rows_seen == ROWS:
+            raise BadRequestError(f"the image has had its {ROWS} rows; begin another stream for another image")
+        logits, self._state = self._steps.run(to_network(row[np.newaxis]), self._state)
+        self.rows_seen += 1
+        probabilities: NDArray[np.float32] = softmax(logits, self._temperature)[0]
+        return probabilities
+
+
+class DigitService:
+    """Answers calls with one model."""
+
+    def __init__(
+        self,
+        model: Model,
+        steps: StepModel | None,
+        *,
+        max_images: int,
+        max_batch_size: int,
+        max_queue_images: int,
+        max_queue_delay: float,
+        instances: int,
+    ) -> None:
+        """Serve a model.
+
+        Args:
+            model: the opened model.
+            steps: the same network one row at a time, if there is one.
+            max_images: the most images in one call.
+            max_batch_size: the most images in one run of the model.
+            max_queue_images: the most images that wait.
+            max_queue_delay: how long a batch that is not full waits for company, in seconds.
+            instances: how many runs may be under way at once.
+        """
+        self._model = model
+        self._steps = steps
+        self._max_images = max_images
+        self._batcher = Batcher(
+            model.run,
+            max_batch_size=max_batch_size,
+            max_queue_images=max_queue_images,
+            max_queue_delay=max_queue_delay,
+            instances=instances,
+        )
+
+    @property
+    def version(self) -> str:
+        """The version of the model that answers."""
+        return self._model.version
+
+    @property
+    def max_images(self) -> int:
+        """The most images in one call."""
+        return self._max_images
+
+    def warm_up(self) -> None:
+        """Run the model once, so that the first caller does not wait for its memory."""
+        self._model.run(np.zeros((1, ROWS, COLUMNS), np.float32))
+
+    def close(self) -> None:
+        """Refuse what is waiting and what comes."""
+        self._batcher.close()
+
+    def describe(self, version: str = "") -> tuple[str, ModelCard]:
+        """Give the version and the card of a loaded model; an empty version means the current one.
+
+        Raises:
+            UnknownVersionError: that version is not loaded.
+        """
+        self._check_version(version)
+        return self._model.version, self._model.card
+
+    def submit(self, request: Request) -> Pending:
+        """Check a call, read its files, and queue it. A file that can't be read is an error on its own prediction.
+
+        Raises:
+            BadRequestError: there is no image, or there are too many.
+            UnknownVersionError: the version that it asks for is not loaded.
+            ExpiredError: the deadline passed while files were read.
+            FullError: too much is waiting.
+            StoppingError: the server is stopping.
+        """
+        self._check_version(request.version)
+        count = len(request.files) if request.pixels is None else len(request.pixels)
+        if not 1 <= count <= self._max_images:
+            raise BadRequestError(f"the call has {count} images, expected 1 to {self._max_images}")
+        errors: Sequence[str | None]
+        if request.pixels is None:
+            pixels, errors = _read_files(request)
+        else:
+            pixels, errors = request.pixels, [None] * count
+        ticket = self._batcher.submit(to_network(pixels), request.deadline) if len(pixels) else None
+        return Pending(self._batcher, ticket, errors, self._model.card.temperature)
+
+    def begin_rows(self) -> RowReader:
+        """Begin an image that comes row by row.
+
+        Raises:
+            NotAvailableError: the model can't be run row by row.
+        """
+        if self._steps is None:
+            raise NotAvailableError(
+                f"the model {self._model.path.name} can't be run row by row: there is no digits.step.onnx beside it"
+            )
+        return RowReader(self._steps, self._model.card.temperature)
+
+    def _check_version(self, version: str) -> None:
+        if version not in {"", self._model.version}:
+            raise UnknownVersionError(f"model version {version!r} is not loaded; {self._model.version!r} is")
+
+
+def _read_files(request: Request) -> tuple[NDArray[np.uint8], list[str | None]]:
+    """Give the images that can be read, uint8 [k, 28, 28], and for each file its error or None."""
+    readable: list[NDArray[np.uint8]] = []
+    errors: list[str | None] = []
+    for file in request.files:
+        if request.deadline is not None and request.deadline <= time.monotonic():
+            raise ExpiredError(f"the deadline passed with {len(errors)} of {len(request.files)} files read")
+        try:
+            readable.append(to_rows(file))
+            errors.append(None)
+        except InputError as error:
+            errors.append(str(error))
+    return np.stack(readable) if readable else np.empty((0, ROWS, COLUMNS), np.uint8), errors

@@ -1,0 +1,62 @@
+"""What the service core refuses, with no word of gRPC; serve/status.py gives each its status code.
+
+    CallError                 a call can't be answered
+    ├── BadRequestError       it asks for something that makes no sense
+    ├── UnknownVersionError   it asks for a model version that is not loaded
+    ├── NotAvailableError     this model can't do what it asks for
+    ├── FullError             the server holds as much as it may; later it will do
+    ├── ExpiredError          its deadline has passed
+    ├── CancelledError        its caller has gone
+    ├── StoppingError         the server is on its way out
+    └── ModelRunError         the model failed on it
+
+All but the last carry a message for the caller. What ModelRunError carries is for the log alone.
+"""
+
+from __future__ import annotations
+
+from scanline.errors import ScanlineError
+
+
+class CallError(ScanlineError):
+    """A call can't be answered."""
+
+
+class BadRequestError(CallError):
+    """A call asks for something that makes no sense."""
+
+
+class UnknownVersionError(CallError):
+    """A call asks for a model version that is not loaded."""
+
+
+class NotAvailableError(CallError):
+    """The model that is loaded can't do what a call asks for."""
+
+
+class FullError(CallError):
+    """The server holds as much work as it may.
+
+    Attributes:
+        retry_after: when to try again, in seconds.
+    """
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ExpiredError(CallError):
+    """A call's deadline has passed."""
+
+
+class CancelledError(CallError):
+    """A call's caller has gone."""
+
+
+class StoppingError(CallError):
+    """The server is stopping."""
+
+
+class ModelRunError(CallError):
+    """The model failed on a call's images."""

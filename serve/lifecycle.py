@@ -1,0 +1,165 @@
+"""The server's life: built, bound to its port, serving, draining, stopped."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
+from typing import Final
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from scanline.errors import ModelError, StartError
+from scanline.model import STEP_FILE, Model, StepModel
+from scanline.v1 import digits_pb2
+from scanline.v1.digits_pb2_grpc import add_DigitsServicer_to_server
+from serve.core import DigitService
+from serve.interceptor import CallInterceptor
+from serve.servicers import Digits
+from serve.settings import ServeSettings
+
+SERVICE: Final = digits_pb2.DESCRIPTOR.services_by_name["Digits"].full_name
+log = structlog.get_logger("scanline.server")
+
+
+class Server:
+    """A gRPC server with a model behind it.
+
+    Attributes:
+        address: where it listens, ``host:port``; the port is the real one where the settings say 0.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        """Load the model and bind the port. Nothing is answered before `start`.
+
+        Raises:
+            StartError: there is no model, it can't be used, or the port can't be had.
+        """
+        self._settings = settings
+        self._stop_asked = threading.Event()
+        self._stop_forced = threading.Event()
+        self._calls = CallInterceptor()
+        self._health = health.HealthServicer()
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._service = _load(settings)
+        self._server = self._build()
+        self.address = self._bind()
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._service.warm_up()
+        self._server.start()
+        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        version, card = self._service.describe()
+        log.info(
+            "serving",
+            address=self.address,
+            model=card.name,
+            precision=card.precision,
+            version=version,
+            accuracy=card.accuracy,
+            instances=self._settings.instances,
+        )
+
+    def ask_to_stop(self) -> None:
+        """Ask for the end: the first time in good order, the second time at once. Safe in a signal handler."""
+        if self._stop_asked.is_set():
+            self._stop_forced.set()
+        self._stop_asked.set()
+
+    def run_until_stopped(self) -> None:
+        """Wait to be asked to stop; then turn NOT_SERVING, refuse new calls, let the running ones finish, and close."""
+        while not self._stop_asked.wait(timeout=1.0):  # short waits: signal handlers run between them
+            pass
+        self._health.enter_graceful_shutdown()
+        log.info("not serving", drain_delay=self._settings.drain_delay)
+        self._stop_forced.wait(self._settings.drain_delay)
+        self._calls.refuse()
+        log.info("draining", grace=self._settings.grace)
+        finished = self._wait_until_idle()
+        self._server.stop(0).wait()  # what is left: callers that watch our health, and calls past the grace period
+        self._service.close()
+        log.info("stopped", finished=finished)
+
+    def _wait_until_idle(self) -> bool:
+        """Wait for the running calls as long as the settings and a second signal let us; say whether all finished."""
+        end = time.monotonic() + self._settings.grace
+        while time.monotonic() < end and not self._stop_forced.is_set():
+            if self._calls.wait_until_idle(timeout=min(0.2, max(end - time.monotonic(), 0))):
+                return True
+        return self._calls.wait_until_idle(timeout=0)
+
+    def _set_health(self, state: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in ("", SERVICE):
+            self._health.set(name, state)
+
+    def _build(self) -> grpc.Server:
+        settings = self._settings
+        server = grpc.server(
+            ThreadPoolExecutor(settings.threads, thread_name_prefix="call"),
+            interceptors=[self._calls],
+            maximum_concurrent_rpcs=settings.max_calls,
+            options=[
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a lottery
+                ("grpc.max_concurrent_streams", settings.max_calls),
+                ("grpc.keepalive_time_ms", round(settings.keepalive * 1000)),
+                ("grpc.keepalive_timeout_ms", 20_000),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+            ],
+        )
+        digits = Digits(self._service, max_streams=settings.max_streams, max_message_bytes=settings.max_message_bytes)
+        add_DigitsServicer_to_server(digits, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        return server
+
+    def _bind(self) -> str:
+        host, _, _ = self._settings.listen.rpartition(":")
+        try:
+            port = self._server.add_insecure_port(self._settings.listen)
+        except RuntimeError:
+            raise StartError(
+                f"can't listen on {self._settings.listen}: the port is taken, or the address is not this machine's"
+            ) from None
+        return f"{host}:{port}"
+
+
+def stop_on_signals(server: Server) -> Callable[[], None]:
+    """Make SIGTERM and SIGINT stop the server; give the function that puts the former handlers back."""
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signal module's signature
+        server.ask_to_stop()
+
+    former = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def restore() -> None:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+    return restore
+
+
+def _load(settings: ServeSettings) -> DigitService:
+    try:
+        model = Model(settings.model, threads=settings.model_threads)
+        step_file = model.path.with_name(STEP_FILE)
+        steps = StepModel(step_file) if step_file.is_file() else None
+    except ModelError as error:
+        raise StartError(str(error)) from None
+    return DigitService(
+        model,
+        steps,
+        max_images=settings.max_images,
+        max_batch_size=settings.max_batch_size,
+        max_queue_images=settings.max_queue_images,
+        max_queue_delay=settings.max_queue_delay,
+        instances=settings.instances,
+    )

@@ -1,0 +1,45 @@
+"""Log lines: coloured on a terminal, JSON where a program reads them; the same for the libraries' own."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final, Literal
+
+import structlog
+
+# Without local variables: they would put callers' images into the log.
+TRACEBACKS: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+
+
+def configure(level: str, form: Literal["auto", "console", "json"]) -> None:
+    """Send all log lines of this process to stderr in one form.
+
+    Args:
+        level: the least level that is logged: debug, info, warning or error.
+        form: ``console`` for people, ``json`` for programs, ``auto`` to go by whether stderr is a terminal.
+    """
+    for_people = form == "console" or (form == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    render: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if for_people
+        else [structlog.processors.ExceptionRenderer(TRACEBACKS), structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)

@@ -1,0 +1,70 @@
+"""Every option of `scanline serve`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from scanline.settings import Settings
+from serve.machine import cores
+
+_ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):(\d{1,5})")
+
+
+class ServeSettings(Settings):
+    """Answer calls over gRPC with a model.
+
+    SIGTERM or Ctrl-C stops the server once the running calls are answered; a second one stops it at once.
+    """
+
+    model: Path | None = Field(None, description="model file or exported folder; without it, the model that ships")
+    listen: str = Field("127.0.0.1:50051", description="address to listen on, HOST:PORT; port 0 takes a free one")
+
+    max_batch_size: int = Field(64, ge=1, le=4096, description="most images in one run of the model")
+    max_queue_delay: float = Field(
+        0.0, ge=0, le=10, description="seconds that a batch which is not full waits for company"
+    )
+    max_queue_images: int = Field(
+        4096, ge=1, description="most images that wait; beyond it callers are told to come back"
+    )
+    max_images: int = Field(1024, ge=1, description="most images in one call")
+    max_message_bytes: int = Field(16 * 2**20, ge=4096, le=2**31 - 1, description="most bytes in one message")
+    max_calls: int = Field(1024, ge=1, description="most calls that are under way or wait for a thread")
+    max_streams: int = Field(32, ge=1, description="most streams that are open at once")
+
+    threads: int = Field(64, ge=2, le=1024, description="threads that handle calls")
+    instances: int = Field(default_factory=cores, ge=1, le=256, description="runs of the model at once; one a core")
+    model_threads: int = Field(1, ge=1, le=256, description="onnxruntime's threads in one run")
+
+    keepalive: float = Field(60.0, ge=1, description="seconds without traffic after which a connection is probed")
+    drain_delay: float = Field(0.0, ge=0, description="seconds between turning NOT_SERVING and refusing new calls")
+    grace: float = Field(30.0, ge=0, description="seconds that running calls have to finish once new ones are refused")
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    log_format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else JSON")
+    print_settings: bool = Field(False, description="print every setting as it stands, and end")
+
+    @field_validator("listen")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        match = _ADDRESS.fullmatch(value)
+        if match is None or int(match[2]) > 65535:
+            raise ValueError("should be HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:50051 or [::1]:50051")
+        return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.max_images > self.max_queue_images:
+            raise ValueError(
+                f"--max-images {self.max_images} is more than --max-queue-images {self.max_queue_images}: "
+                f"such a call could never be queued"
+            )
+        if self.max_streams >= self.threads:
+            raise ValueError(
+                f"--max-streams {self.max_streams} leaves none of the {self.threads} threads for other calls; "
+                f"set --threads higher"
+            )
+        return self

@@ -1,0 +1,72 @@
+"""The command line as a person meets it: a process, its exit code, its words."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import scanline
+from scanline.cli import COMMANDS
+
+
+def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SCANLINE_")} | variables
+    return subprocess.run(
+        [sys.executable, "-m", "scanline", *arguments], capture_output=True, text=True, env=environment, check=False
+    )
+
+
+def test_no_command_lists_them_all() -> None:
+    result = command()
+    assert result.returncode == 2
+    assert all(f"\n  {name} " in result.stdout for name in COMMANDS)
+    assert command("--help").returncode == 0
+
+
+def test_the_version_is_the_package_s() -> None:
+    assert command("--version").stdout == f"scanline {scanline.__version__}\n"
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "health"])
+def test_every_command_explains_itself(name: str) -> None:
+    result = command(name, "--help")
+    assert result.returncode == 0, result.stderr
+    assert f"usage: scanline {name}" in result.stdout
+
+
+def test_an_unknown_command_is_wrong_use() -> None:
+    result = command("clasify")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: no such command: clasify; there are ")
+
+
+def test_a_misspelt_variable_stops_the_start() -> None:
+    result = command("serve", "--print-settings", SCANLINE_LISTNE="0.0.0.0:1")
+    assert result.returncode == 2
+    assert "no such setting: SCANLINE_LISTNE" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_another_command_s_variable_is_no_mistake() -> None:
+    result = command("serve", "--print-settings", SCANLINE_TRAIN_PRESET="edge")
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_missing_extra_says_what_to_install() -> None:
+    # A None in sys.modules is how Python itself marks a module as not importable.
+    code = "import sys; sys.modules['torch'] = None; from scanline.cli import main; sys.exit(main(['train', '--out', 'x']))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr == (
+        "error: `scanline train` needs torch, which is not installed: pip install 'scanline[train]'\n"
+    )
+
+
+def test_the_public_names_are_there() -> None:
+    for name in scanline.__all__:
+        assert getattr(scanline, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Raeder'"):
+        _ = scanline.Raeder  # type: ignore[attr-defined] # the point

@@ -1,0 +1,160 @@
+"""What happens around every call: request ids, log lines, errors, deadlines and cancels."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+
+import grpc
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from scanline.model import Model
+from scanline.v1 import digits_pb2 as pb
+from scanline.v1.digits_pb2_grpc import DigitsStub
+from serve.interceptor import REQUEST_ID
+from serve.lifecycle import Server
+from tests.serve.conftest import PATIENCE, ServerProcess, serving
+
+ONE_IMAGE = pb.ClassifyRequest(pixels=bytes(784))
+
+
+class HeldModel:
+    """Takes the place of Model.run: waits until it is let go, or fails. No real model does so when it is told to."""
+
+    def __init__(self) -> None:
+        self.started = threading.Semaphore(0)
+        self.allowed = threading.Semaphore(0)
+        self.failure: Exception | None = None
+
+    def __call__(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.started.release()
+        assert self.allowed.acquire(timeout=PATIENCE)
+        if self.failure is not None:
+            raise self.failure
+        return np.zeros((len(rows), 10), np.float32)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldModel]:
+    model = HeldModel()
+    monkeypatch.setattr(Model, "run", lambda _, rows: model(rows))
+    model.allowed.release()  # for the warm-up
+    yield model
+    model.allowed.release(1000)
+
+
+@pytest.fixture
+def held_server(held: HeldModel) -> Iterator[Server]:
+    with serving(max_queue_images=1024, instances=1) as server:
+        assert held.started.acquire(timeout=PATIENCE)  # the warm-up
+        yield server
+
+
+def trailing(call: grpc.Call) -> dict[str, str | bytes]:
+    return {entry.key: entry.value for entry in call.trailing_metadata()}  # type: ignore[attr-defined] # named tuples
+
+
+def test_the_caller_s_request_id_comes_back(stub: DigitsStub) -> None:
+    _, call = stub.Classify.with_call(ONE_IMAGE, metadata=((REQUEST_ID, "order-66"),))
+    assert trailing(call)[REQUEST_ID] == "order-66"
+
+
+@pytest.mark.parametrize("given", [(), ((REQUEST_ID, "x" * 129),), ((REQUEST_ID, "two words"),)])
+def test_a_missing_or_unfit_request_id_is_replaced(stub: DigitsStub, given: tuple[tuple[str, str], ...]) -> None:
+    _, first = stub.Classify.with_call(ONE_IMAGE, metadata=given)
+    _, second = stub.Classify.with_call(ONE_IMAGE, metadata=given)
+    made = trailing(first)[REQUEST_ID]
+    assert len(made) == 16
+    assert made != trailing(second)[REQUEST_ID]
+
+
+def test_an_unexpected_failure_shows_nothing_but_the_request_id(held: HeldModel, held_server: Server) -> None:
+    held.failure = RuntimeError("the password is swordfish")
+    held.allowed.release()
+    with grpc.insecure_channel(held_server.address) as channel, pytest.raises(grpc.RpcError) as error:
+        DigitsStub(channel).Classify(ONE_IMAGE, metadata=((REQUEST_ID, "order-66"),))
+    assert error.value.code() is grpc.StatusCode.INTERNAL
+    assert error.value.details() == "internal error; the server's log has it under request id order-66"
+    assert trailing(error.value)[REQUEST_ID] == "order-66"
+
+
+def test_a_full_server_says_when_to_come_back(held: HeldModel, held_server: Server) -> None:
+    with grpc.insecure_channel(held_server.address) as channel:
+        stub = DigitsStub(channel)
+        running = stub.Classify.future(ONE_IMAGE)
+        assert held.started.acquire(timeout=PATIENCE)
+        full = pb.ClassifyRequest(pixels=bytes(784 * 1024))
+        # one of these two waits and fills the queue, the other is refused at once
+        calls = [stub.Classify.future(full), stub.Classify.future(full)]
+        refused = threading.Event()
+        for call in calls:
+            call.add_done_callback(lambda _: refused.set())
+        assert refused.wait(PATIENCE)
+        error = next(call.exception() for call in calls if call.done())
+        assert isinstance(error, grpc.RpcError)
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert int(trailing(error)["grpc-retry-pushback-ms"]) > 0
+        held.allowed.release(100)
+        assert len(running.result(PATIENCE).predictions) == 1
+        assert len(next(call for call in calls if call.exception() is None).result(PATIENCE).predictions) == 1024
+
+
+def test_a_deadline_passes_behind_a_stalled_model(held: HeldModel, held_server: Server) -> None:
+    with grpc.insecure_channel(held_server.address) as channel:
+        stub = DigitsStub(channel)
+        running = stub.Classify.future(ONE_IMAGE)
+        assert held.started.acquire(timeout=PATIENCE)
+        with pytest.raises(grpc.RpcError) as error:
+            stub.Classify(ONE_IMAGE, timeout=0.05)
+        assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        held.allowed.release(2)
+        assert len(running.result(PATIENCE).predictions) == 1
+        assert len(stub.Classify(ONE_IMAGE).predictions) == 1
+    # the warm-up, the running one and the last: the expired one never reached the model
+    assert not held.started.acquire(blocking=False) or not held.started.acquire(blocking=False)
+
+
+def test_a_cancelled_call_frees_its_place_and_its_batch_mates_are_answered(
+    held: HeldModel, held_server: Server
+) -> None:
+    with grpc.insecure_channel(held_server.address) as channel:
+        stub = DigitsStub(channel)
+        running = stub.Classify.future(ONE_IMAGE)
+        assert held.started.acquire(timeout=PATIENCE)
+        mates = [stub.Classify.future(ONE_IMAGE) for _ in range(5)]
+        mates[2].cancel()
+        held.allowed.release(100)
+        assert len(running.result(PATIENCE).predictions) == 1
+        for index, mate in enumerate(mates):
+            if index != 2:
+                assert len(mate.result(PATIENCE).predictions) == 1
+
+
+def test_log_lines_are_data(start_server: Callable[..., ServerProcess]) -> None:
+    server = start_server("--log-level", "debug")
+    serving_line = server.wait_for("serving")
+    assert {"address", "model", "version", "accuracy", "timestamp", "level"} <= serving_line.keys()
+    with grpc.insecure_channel(serving_line["address"]) as channel:
+        stub = DigitsStub(channel)
+        stub.Classify(ONE_IMAGE, metadata=((REQUEST_ID, "good"),))
+        with pytest.raises(grpc.RpcError):
+            stub.Classify(pb.ClassifyRequest(), metadata=((REQUEST_ID, "bad"),))
+    answered, refused = server.wait_for("answered"), server.wait_for("refused")
+    assert (answered["request_id"], answered["level"]) == ("good", "debug")
+    assert (refused["request_id"], refused["code"], refused["level"]) == ("bad", "INVALID_ARGUMENT", "warning")
+    assert refused["method"] == "/scanline.v1.Digits/Classify"
+    server.process.terminate()
+    code, rest = server.end()
+    assert code == 0
+    assert [json.loads(line)["event"] for line in rest.splitlines()] == ["not serving", "draining", "stopped"]
+
+
+def test_a_quiet_server_logs_no_answered_call(start_server: Callable[..., ServerProcess]) -> None:
+    server = start_server()
+    with grpc.insecure_channel(server.wait_for("serving")["address"]) as channel:
+        DigitsStub(channel).Classify(ONE_IMAGE)
+    server.process.terminate()
+    assert "answered" not in server.end()[1]

@@ -1,0 +1,194 @@
+"""The server as a process: how it starts, what it logs, how it ends."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from numpy.typing import NDArray
+
+from scanline.contract import METADATA_PREFIX
+from scanline.model import SHIPPED, find
+from scanline.v1 import digits_pb2 as pb
+from scanline.v1.digits_pb2_grpc import DigitsStub
+from tests.serve.conftest import PATIENCE, ServerProcess
+
+StartServer = Callable[..., ServerProcess]
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+def failed_start(*arguments: str) -> str:
+    """Start a server that can't start; check the exit code and give its only line."""
+    command = [sys.executable, "-m", "scanline", "serve", "--listen", "127.0.0.1:0", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert result.returncode == 3, result.stderr
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_good_order(
+    start_server: StartServer, images: NDArray[np.uint8], number: signal.Signals
+) -> None:
+    server = start_server()
+    address = server.wait_for("serving")["address"]
+    half_sent = threading.Event()
+    send_rest = threading.Event()
+
+    def rows() -> Iterator[pb.ClassifyRowsRequest]:
+        yield pb.ClassifyRowsRequest(rows=images[0][:14].tobytes())
+        half_sent.set()
+        assert send_rest.wait(PATIENCE)
+        yield pb.ClassifyRowsRequest(rows=images[0][14:].tobytes())
+
+    with grpc.insecure_channel(address) as channel:
+        health = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(health).status == SERVING
+        answers = DigitsStub(channel).ClassifyRows(rows(), timeout=PATIENCE)
+        assert next(answers).rows_seen == 1
+        assert half_sent.wait(PATIENCE)
+        server.process.send_signal(number)
+        assert next(health).status == NOT_SERVING
+        # a stopping server takes no new call, on this connection or another
+        server.wait_for("draining")
+        with grpc.insecure_channel(address) as late, pytest.raises(grpc.RpcError) as refusal:
+            DigitsStub(late).GetModel(pb.GetModelRequest(), timeout=PATIENCE)
+        assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert refusal.value.details() == "the server is stopping; try another"
+        send_rest.set()
+        assert [answer.rows_seen for answer in answers] == list(range(2, 29))  # the running call is finished
+    code, _ = server.end()
+    assert code == 0
+
+
+def test_a_second_signal_ends_it_at_once(start_server: StartServer) -> None:
+    server = start_server("--grace", "1000")
+    address = server.wait_for("serving")["address"]
+    never = threading.Event()
+
+    def rows() -> Iterator[pb.ClassifyRowsRequest]:
+        yield pb.ClassifyRowsRequest(rows=bytes(28))
+        never.wait(PATIENCE)
+
+    with grpc.insecure_channel(address) as channel:
+        answers = DigitsStub(channel).ClassifyRows(rows())
+        next(answers)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("draining")
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait_for("stopped")["finished"] is False
+        assert server.end()[0] == 0
+        never.set()
+
+
+def test_a_call_past_the_grace_period_is_cut_off(start_server: StartServer) -> None:
+    server = start_server("--grace", "0.1")
+    address = server.wait_for("serving")["address"]
+    never = threading.Event()
+
+    def rows() -> Iterator[pb.ClassifyRowsRequest]:
+        yield pb.ClassifyRowsRequest(rows=bytes(28))
+        never.wait(PATIENCE)
+
+    with grpc.insecure_channel(address) as channel:
+        answers = DigitsStub(channel).ClassifyRows(rows())
+        next(answers)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.end()[0] == 0
+        with pytest.raises(grpc.RpcError):
+            next(answers)
+        never.set()
+
+
+def test_a_taken_port_is_one_clear_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert failed_start("--listen", address) == (
+            f"error: can't listen on {address}: the port is taken, or the address is not this machine's"
+        )
+
+
+def test_a_missing_model_is_one_clear_line(tmp_path: Path) -> None:
+    assert failed_start("--model", str(tmp_path / "none.onnx")).startswith("error: no such model: ")
+    assert failed_start("--model", str(tmp_path)).startswith("error: no model in the folder ")
+
+
+def test_a_damaged_model_is_one_clear_line(tmp_path: Path) -> None:
+    content = find(None).read_bytes()
+    for name, damaged in {"cut": content[: len(content) // 2], "empty": b"", "text": b"hello"}.items():
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(damaged)
+        assert str(path) in failed_start("--model", str(path))
+
+
+def test_a_model_without_a_card_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "digits.onnx"
+    # the key is stored as it is written, so another of the same length makes the card incomplete
+    key = f"{METADATA_PREFIX}labels".encode()
+    path.write_bytes((SHIPPED / "digits.onnx").read_bytes().replace(key, key[:-1] + b"z"))
+    assert "scanline.labels is missing from its metadata" in failed_start("--model", str(path))
+
+
+def test_a_model_whose_card_disagrees_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "digits.onnx"
+    path.write_bytes((SHIPPED / "digits.onnx").read_bytes().replace(b"0123456789", b"1234567890"))
+    assert "labels is '1234567890', expected '0123456789'" in failed_start("--model", str(path))
+
+
+def test_settings_can_be_printed_as_variables(start_server: StartServer) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "scanline",
+        "serve",
+        "--print-settings",
+        "--max-images",
+        "7",
+        "--max-queue-images",
+        "9",
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "SCANLINE_MAX_IMAGES=7\n" in result.stdout
+    assert "SCANLINE_LISTEN=127.0.0.1:50051\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--listen", "50051"], "--listen should be HOST:PORT"),
+        (["--listen", "localhost:70000"], "--listen should be HOST:PORT with a port from 0 to 65535"),
+        (["--max-images", "5000"], "--max-images 5000 is more than --max-queue-images 4096"),
+        (["--max-streams", "64"], "--max-streams 64 leaves none of the 64 threads for other calls"),
+    ],
+)
+def test_settings_that_cannot_work_are_wrong_use(arguments: list[str], words: str) -> None:
+    command = [sys.executable, "-m", "scanline", "serve", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert result.returncode == 2
+    assert words in result.stderr
+
+
+def test_the_health_command_tells_serving_from_silence(start_server: StartServer) -> None:
+    def health(address: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "scanline", "health", address]
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+    server = start_server()
+    address = server.wait_for("serving")["address"]
+    assert (health(address).returncode, health(address).stdout) == (0, "serving\n")
+    server.process.terminate()
+    server.end()
+    gone = health(address)
+    assert gone.returncode == 1
+    assert gone.stderr.startswith(f"no answer from {address}: UNAVAILABLE")

@@ -1,0 +1,41 @@
+"""What may be loaded where. `lint-imports` reads the code; these look at real processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "onnx", "sklearn", "matplotlib", "safetensors", "train", "export"}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Give the top-level modules that a fresh interpreter holds after a statement."""
+    code = (
+        f"import json, sys; {statement}; print(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(result.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    "package", ["scanline", "scanline.reader", "scanline.client", "scanline.cli", "serve", "serve.command"]
+)
+def test_running_needs_nothing_of_training_and_exporting(package: str) -> None:
+    assert loaded_by(f"import {package}") & HEAVY == set()
+
+
+def test_the_library_alone_is_light() -> None:
+    assert (
+        loaded_by("import scanline")
+        & {"numpy", "onnxruntime", "grpc", "google", "PIL", "pydantic", "rich", "structlog"}
+        == set()
+    )
+
+
+def test_the_health_check_loads_nothing_but_grpc() -> None:
+    loaded = loaded_by("from scanline.cli import main; main(['health', '127.0.0.1:1'])")
+    assert "grpc" in loaded
+    assert loaded & {"onnxruntime", "numpy", "pydantic", "rich", "structlog", "PIL"} == set()
