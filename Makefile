@@ -35,7 +35,7 @@ lint: $(VENV)/.dev ## ruff, mypy --strict, import borders
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-timing
+	@$(BIN)/lint-imports --no-logo
 
 # e.g. make train ARGS='--preset seed --data mnist --out runs/seed'
 train: $(VENV)/.dev ## fit a network: make train ARGS='--preset seed --data uci --out runs/first'

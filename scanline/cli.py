@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "demo": Command("scanline.commands.demo", "serve the shipped model and read sample images through it"),
     "classify": Command("scanline.commands.classify", "read the digits in image files"),
     "score": Command("scanline.commands.score", "read folders of image files into a table"),
+    "preprocess": Command("scanline.commands.preprocess", "show what the network sees of an image file"),
     "serve": Command("serve.command", "answer over gRPC"),
     "health": Command("scanline.commands.health", "ask a server whether it is serving"),
     "info": Command("scanline.commands.info", "show a model's card"),

@@ -4,10 +4,10 @@ The batcher is work-conserving: whenever fewer than `instances` runs are under w
 what is waiting goes out, up to `max_batch_size`, never padded. Nothing waits for company unless `max_queue_delay` asks
 for it. Under load, batches form by themselves: what comes while the model runs is the next batch.
 
-Two kinds of thread run batches. A caller that finds a run free does its own, together with whatever else is waiting:
-that spares the two thread switches which are most of the cost of a lone call. What is waiting when it is done, and
-everything under load, is left to the worker threads. (The leader/followers pattern: Schmidt et al., Pattern-Oriented
-Software Architecture 2, 2000, with the workers as the standing followers.)
+Whoever finds a run free and something waiting may run it: a caller that waits in `result`, an event loop that calls
+`work` when it has nothing else to do, or one of the batcher's own threads, to which everything is left that nobody else
+takes. That a lone caller runs its own batch spares the two thread switches which are most of the cost of its call. (The
+leader/followers pattern: Schmidt et al., Pattern-Oriented Software Architecture 2, 2000.)
 
 A request larger than a batch goes through in pieces, each of which goes to the end of the queue after the last, so that
 small requests pass between them.
@@ -37,7 +37,7 @@ EXPIRED: Final = "the deadline passed before the model came to the images"
 class Ticket:
     """A request on its way through the batcher; its fields belong to the batcher's lock."""
 
-    __slots__ = ("deadline", "done", "error", "missing", "outputs", "queued_at", "rows", "taken", "wake")
+    __slots__ = ("deadline", "done", "error", "listener", "missing", "outputs", "queued_at", "rows", "taken", "wake")
 
     def __init__(self, rows: Array, deadline: float | None, queued_at: float) -> None:
         self.rows = rows
@@ -48,6 +48,7 @@ class Ticket:
         self.outputs: Array | None = None
         self.error: CallError | None = None
         self.done = False
+        self.listener: Callable[[], None] | None = None
         self.wake = threading.Lock()  # held until the ticket is done: to wait is to acquire it
         self.wake.acquire()
 
@@ -90,6 +91,7 @@ class Batcher:
         self._queue: deque[Ticket] = deque()
         self._waiting = 0  # rows in the queue, those of dropped tickets excepted
         self._running = 0  # runs under way
+        self._finished: deque[Callable[[], None]] = deque()  # the listeners that are still to be called
         self._closed = False
         self._workers = [
             threading.Thread(target=self._work_on, name=f"batch-{i}", daemon=True) for i in range(instances)
@@ -109,6 +111,7 @@ class Batcher:
             while self._queue:
                 self._finish(self._queue.popleft(), StoppingError("the server is stopping"))
             self._work.notify_all()
+        self._call_listeners()
         for worker in self._workers:
             worker.join()
 
@@ -148,17 +151,52 @@ class Batcher:
             ModelRunError: the model failed on its rows.
             StoppingError: the batcher was closed first.
         """
-        with self._lock:
-            leads = not ticket.done and self._claim()
-        if leads:
-            self._run_batches(until=ticket)
+        while not ticket.done and self.work():
+            pass
+        with self._lock:  # what is left is not ours to run
+            if self._queue and self._running < self._instances:
+                self._work.notify()
         patience = -1 if ticket.deadline is None else max(ticket.deadline - self._clock(), 0)
         if not ticket.wake.acquire(timeout=patience):
             self._drop(ticket, ExpiredError(EXPIRED))
+        return self.outputs(ticket)
+
+    def when_done(self, ticket: Ticket, listener: Callable[[], None]) -> None:
+        """Call a listener once, in any thread, when `outputs` can be had without waiting; at once if that is now.
+
+        Somebody must call `work` for that.
+        """
+        with self._lock:
+            if not ticket.done:
+                ticket.listener = listener
+                return
+        listener()
+
+    def outputs(self, ticket: Ticket) -> Array:
+        """Give the outputs of a ticket that is done.
+
+        Raises:
+            CallError: as `result` does.
+        """
         if ticket.error is not None:
             raise ticket.error
         assert ticket.outputs is not None
         return ticket.outputs
+
+    def work(self) -> bool:
+        """Run one batch if something waits and a run is free; say whether more waits, which the caller is to run."""
+        with self._lock:
+            if not self._claim():
+                return False
+            batch = self._take()
+            if self._queue and self._running < self._instances:
+                self._work.notify()
+        self._call_listeners()  # of what has expired
+        if batch:
+            self._answer(batch)
+        with self._lock:
+            self._running -= 1
+            return bool(self._queue)
 
     def cancel(self, ticket: Ticket) -> None:
         """Drop a request whose caller has gone. Nothing happens to one that is done, or to its batch-mates."""
@@ -172,6 +210,16 @@ class Batcher:
             if ticket.taken < len(ticket.rows):
                 self._queue.remove(ticket)
             self._finish(ticket, error)
+        self._call_listeners()
+
+    def _call_listeners(self) -> None:
+        """Call the listeners of what is done. Not with the lock held: they may come back to us."""
+        while self._finished:
+            try:
+                listener = self._finished.popleft()
+            except IndexError:  # another thread was faster
+                return
+            listener()
 
     # A method that says "lock held" is called with the lock held.
 
@@ -181,6 +229,8 @@ class Batcher:
         ticket.error = error
         self._waiting -= len(ticket.rows) - ticket.taken
         ticket.wake.release()
+        if ticket.listener is not None:
+            self._finished.append(ticket.listener)
 
     def _claim(self) -> bool:
         """Take a free run if something waits. Lock held."""
@@ -192,24 +242,12 @@ class Batcher:
     def _work_on(self) -> None:
         while True:
             with self._lock:
-                while not self._claim():
+                while not self._queue or self._running >= self._instances:
                     if self._closed:
                         return
                     self._work.wait()
-            self._run_batches(until=None)
-
-    def _run_batches(self, until: Ticket | None) -> None:
-        """Run batches, having claimed a run, until a ticket is done or nothing waits; then give the run back."""
-        while True:
-            with self._lock:
-                batch = self._take() if until is None or not until.done else []
-                if not batch:
-                    self._running -= 1
-                if self._queue and self._running < self._instances:
-                    self._work.notify()
-            if not batch:
-                return
-            self._answer(batch)
+            while self.work():
+                pass
 
     def _take(self) -> list[Piece]:
         """Take the next batch from the queue. Lock held."""
@@ -261,6 +299,7 @@ class Batcher:
             for ticket, start, stop in batch:
                 self._deliver(ticket, start, outputs[offset : offset + stop - start])
                 offset += stop - start
+        self._call_listeners()
 
     def _deliver(self, ticket: Ticket, start: int, outputs: Array) -> None:
         """Put a piece's outputs in their place, and finish the ticket with its last piece. Lock held."""

@@ -7,7 +7,7 @@ once and drop one whose caller has gone: `submit` checks it, reads its files and
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,16 +55,13 @@ class Answers:
 class Pending:
     """A call that is queued."""
 
-    __slots__ = ("_batcher", "_errors", "_temperature", "_ticket")
+    __slots__ = ("_batcher", "_errors", "_ticket")
 
-    def __init__(
-        self, batcher: Batcher, ticket: Ticket | None, errors: Sequence[str | None], temperature: float
-    ) -> None:
+    def __init__(self, batcher: Batcher, ticket: Ticket | None, errors: Sequence[str | None]) -> None:
         """Hold the ticket of the images that could be read, None if there are none, and the errors of the others."""
         self._batcher = batcher
         self._ticket = ticket
         self._errors = errors
-        self._temperature = temperature
 
     def cancel(self) -> None:
         """Drop the call: its caller has gone."""
@@ -79,7 +76,14 @@ class Pending:
         """
         if self._ticket is None:
             return Answers(np.empty((0, CLASSES), np.float32), self._errors)
-        return Answers(softmax(self._batcher.result(self._ticket), self._temperature), self._errors)
+        return Answers(self._batcher.result(self._ticket), self._errors)
+
+    def when_done(self, listener: Callable[[], None]) -> None:
+        """Call a listener once, in any thread, when `result` need not wait; at once if that is now."""
+        if self._ticket is None:
+            listener()
+        else:
+            self._batcher.when_done(self._ticket, listener)
 
 
 class RowReader:
@@ -135,7 +139,7 @@ class DigitService:
         self._steps = steps
         self._max_images = max_images
         self._batcher = Batcher(
-            model.run,
+            self._probabilities,
             max_batch_size=max_batch_size,
             max_queue_images=max_queue_images,
             max_queue_delay=max_queue_delay,
@@ -155,6 +159,10 @@ class DigitService:
     def warm_up(self) -> None:
         """Run the model once, so that the first caller does not wait for its memory."""
         self._model.run(np.zeros((1, ROWS, COLUMNS), np.float32))
+
+    def work(self) -> bool:
+        """Run one batch if something waits and a run is free; say whether more waits, which is then the caller's."""
+        return self._batcher.work()
 
     def close(self) -> None:
         """Refuse what is waiting and what comes."""
@@ -189,7 +197,7 @@ class DigitService:
         else:
             pixels, errors = request.pixels, [None] * count
         ticket = self._batcher.submit(to_network(pixels), request.deadline) if len(pixels) else None
-        return Pending(self._batcher, ticket, errors, self._model.card.temperature)
+        return Pending(self._batcher, ticket, errors)
 
     def begin_rows(self) -> RowReader:
         """Begin an image that comes row by row.
@@ -202,6 +210,9 @@ class DigitService:
                 f"the model {self._model.path.name} can't be run row by row: there is no digits.step.onnx beside it"
             )
         return RowReader(self._steps, self._model.card.temperature)
+
+    def _probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        return softmax(self._model.run(rows), self._model.card.temperature)
 
     def _check_version(self, version: str) -> None:
         if version not in {"", self._model.version}:

@@ -6,9 +6,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
-from typing import Final
+from typing import Protocol, cast
 
 import grpc
 import structlog
@@ -17,15 +16,27 @@ from grpc_reflection.v1alpha import reflection
 
 from scanline.errors import ModelError, StartError
 from scanline.model import STEP_FILE, Model, StepModel
-from scanline.v1 import digits_pb2
 from scanline.v1.digits_pb2_grpc import add_DigitsServicer_to_server
+from serve.calls import Calls
 from serve.core import DigitService
-from serve.interceptor import CallInterceptor
-from serve.servicers import Digits
+from serve.servicers import SERVICE, Digits
 from serve.settings import ServeSettings
+from serve.threads import ThreadServer
 
-SERVICE: Final = digits_pb2.DESCRIPTOR.services_by_name["Digits"].full_name
 log = structlog.get_logger("scanline.server")
+
+
+class Transport(Protocol):
+    """What carries calls to the servicers and answers back."""
+
+    def bind(self, address: str) -> int:
+        """Listen on an address, ``host:port``, and give the port; 0 if it can't be had."""
+
+    def start(self) -> None:
+        """Begin to answer."""
+
+    def stop(self) -> None:
+        """Take no more calls, cancel those that are under way, and wait until all is closed."""
 
 
 class Server:
@@ -44,17 +55,17 @@ class Server:
         self._settings = settings
         self._stop_asked = threading.Event()
         self._stop_forced = threading.Event()
-        self._calls = CallInterceptor()
+        self._calls = Calls()
         self._health = health.HealthServicer()
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._service = _load(settings)
-        self._server = self._build()
+        self._transport = self._build()
         self.address = self._bind()
 
     def start(self) -> None:
         """Begin to answer."""
         self._service.warm_up()
-        self._server.start()
+        self._transport.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         version, card = self._service.describe()
         log.info(
@@ -83,7 +94,7 @@ class Server:
         self._calls.refuse()
         log.info("draining", grace=self._settings.grace)
         finished = self._wait_until_idle()
-        self._server.stop(0).wait()  # what is left: callers that watch our health, and calls past the grace period
+        self._transport.stop()  # what is left: callers that watch our health, and calls past the grace period
         self._service.close()
         log.info("stopped", finished=finished)
 
@@ -99,37 +110,58 @@ class Server:
         for name in ("", SERVICE):
             self._health.set(name, state)
 
-    def _build(self) -> grpc.Server:
-        settings = self._settings
-        server = grpc.server(
-            ThreadPoolExecutor(settings.threads, thread_name_prefix="call"),
-            interceptors=[self._calls],
-            maximum_concurrent_rpcs=settings.max_calls,
-            options=[
-                ("grpc.max_receive_message_length", settings.max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a lottery
-                ("grpc.max_concurrent_streams", settings.max_calls),
-                ("grpc.keepalive_time_ms", round(settings.keepalive * 1000)),
-                ("grpc.keepalive_timeout_ms", 20_000),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-            ],
+    def _build(self) -> Transport:
+        digits = Digits(
+            self._service,
+            max_streams=self._settings.max_streams,
+            max_message_bytes=self._settings.max_message_bytes,
         )
-        digits = Digits(self._service, max_streams=settings.max_streams, max_message_bytes=settings.max_message_bytes)
+        transport = _transport(self._settings, self._calls, digits, self._service)
+        # The generated functions ask for a grpc.Server, and use the two methods of it that a Transport has.
+        server = cast("grpc.Server", transport)
         add_DigitsServicer_to_server(digits, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-        return server
+        return transport
 
     def _bind(self) -> str:
         host, _, _ = self._settings.listen.rpartition(":")
-        try:
-            port = self._server.add_insecure_port(self._settings.listen)
-        except RuntimeError:
+        port = self._transport.bind(self._settings.listen)
+        if not port:
             raise StartError(
                 f"can't listen on {self._settings.listen}: the port is taken, or the address is not this machine's"
-            ) from None
+            )
         return f"{host}:{port}"
+
+
+def _transport(settings: ServeSettings, calls: Calls, digits: Digits, service: DigitService) -> Transport:
+    options = [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a lottery
+        ("grpc.max_concurrent_streams", settings.max_calls),
+        ("grpc.keepalive_time_ms", round(settings.keepalive * 1000)),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ]
+    if settings.transport != "threads":
+        try:
+            from serve.loop import LoopServer
+        except (ImportError, AttributeError) as error:  # a gRPC whose private parts have changed
+            if settings.transport == "loop":
+                raise StartError(f"this version of gRPC can't carry the loop transport: {error}") from None
+            log.warning("the loop transport is not to be had with this gRPC", reason=str(error))
+        else:
+            return LoopServer(
+                calls,
+                digits.deferred(),
+                service.work,
+                loops=settings.instances + 1,  # one is there for calls while the others run the model
+                threads=settings.threads,
+                max_calls=settings.max_calls,
+                options=options,
+            )
+    return ThreadServer(calls, threads=settings.threads, max_calls=settings.max_calls, options=options)
 
 
 def stop_on_signals(server: Server) -> Callable[[], None]:

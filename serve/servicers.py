@@ -14,12 +14,15 @@ import grpc
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsServicer
 from serve import convert
+from serve.calls import Context
 from serve.core import DigitService, Pending
+from serve.deferred import Deferred
 from serve.errors import CallError, FullError
 
 # Requests of one stream that are read before the first of them is answered. With more, one stream could fill the queue;
 # with fewer, the model would wait for the network.
 STREAM_IN_FLIGHT: Final = 4
+SERVICE: Final = pb.DESCRIPTOR.services_by_name["Digits"].full_name
 STREAM_RETRY_AFTER: Final = 1.0
 NO_DEADLINE: Final = 366 * 24 * 3600.0
 
@@ -45,6 +48,11 @@ class Digits(DigitsServicer):
     def Classify(self, request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:
         """Classify a batch."""
         return self._respond(request, self._submit(request, context))
+
+    def deferred(self) -> dict[str, Deferred]:
+        """Give the methods that come in two halves as well: reading image files is what takes a thread's time."""
+        classify = Deferred(is_slow=lambda request: bool(request.files.files), begin=self._submit, end=self._respond)
+        return {f"/{SERVICE}/Classify": classify}
 
     def ClassifyStream(
         self, request_iterator: Iterator[pb.ClassifyRequest], context: grpc.ServicerContext
@@ -90,7 +98,7 @@ class Digits(DigitsServicer):
             version, card, max_images=self._service.max_images, max_message_bytes=self._max_message_bytes
         )
 
-    def _submit(self, message: pb.ClassifyRequest, context: grpc.ServicerContext) -> Pending:
+    def _submit(self, message: pb.ClassifyRequest, context: Context) -> Pending:
         remaining = context.time_remaining()  # hundreds of years where the caller set no deadline
         deadline = time.monotonic() + remaining if remaining < NO_DEADLINE else None
         pending = self._service.submit(convert.request_of(message, deadline))

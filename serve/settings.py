@@ -35,6 +35,9 @@ class ServeSettings(Settings):
     max_calls: int = Field(1024, ge=1, description="most calls that are under way or wait for a thread")
     max_streams: int = Field(32, ge=1, description="most streams that are open at once")
 
+    transport: Literal["auto", "loop", "threads"] = Field(
+        "auto", description="loop: fast; threads: on gRPC's public API alone; auto: loop where this gRPC has it"
+    )
     threads: int = Field(64, ge=2, le=1024, description="threads that handle calls")
     instances: int = Field(default_factory=cores, ge=1, le=256, description="runs of the model at once; one a core")
     model_threads: int = Field(1, ge=1, le=256, description="onnxruntime's threads in one run")

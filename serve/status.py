@@ -31,7 +31,7 @@ CODES: Final[dict[type[CallError], grpc.StatusCode]] = {
     StoppingError: grpc.StatusCode.UNAVAILABLE,
 }
 
-Metadata = tuple[tuple[str, str], ...]
+Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 def of(error: Exception, request_id: str) -> tuple[grpc.StatusCode, str, Metadata]:

@@ -29,6 +29,8 @@ STOP_TIMEOUT: Final = 30.0
 # A cell of a terminal is about twice as high as it is wide: one character shows two rows of pixels.
 HALVES: Final = {(False, False): " ", (True, False): "▀", (False, True): "▄", (True, True): "█"}
 INK: Final = 100
+MARGIN: Final = 3
+WIDTH: Final = 26
 
 
 class Settings(BaseSettings):
@@ -49,12 +51,12 @@ def run(settings: Settings) -> int:  # noqa: ARG001 - it has none, but every com
         answers = client.classify(files)
         took = time.perf_counter() - started
     out.print(Columns([_show(file, answer) for file, answer in zip(files, answers, strict=True)]))
-    read = sum(answer.error is None for answer in answers)
-    out.print(f"\n{read} of {len(files)} image files read over gRPC in {took * 1000:.0f} ms, decoding included")
+    right = sum(answer.digit == samples.label(file) for file, answer in zip(files, answers, strict=True))
+    out.print(f"\n{right} of {len(files)} image files read right over gRPC in {took * 1000:.0f} ms, decoding included")
     out.print(
         "[dim]next: scanline classify YOUR_FILE.png    scanline serve    scanline score FOLDER --output OUT.csv[/]"
     )
-    return 0 if read == len(files) else 1
+    return 0 if right == len(files) else 1
 
 
 @contextmanager
@@ -84,14 +86,15 @@ def _address(process: subprocess.Popen[str]) -> str:
 
 def _show(file: Path, answer: Prediction) -> Panel:
     if answer.error is not None or answer.confidence is None:
-        return Panel(f"[red]{answer.error}", title=file.name, width=32)
-    caption = f"[bold green]{answer.digit}[/]  {answer.confidence:.1%}"
-    return Panel(Text(_picture(to_rows(file))), title=file.name, subtitle=caption, width=32)
+        return Panel(f"[red]{answer.error}", title=file.name, width=WIDTH)
+    colour = "green" if answer.digit == samples.label(file) else "red"
+    caption = f"[bold {colour}]{answer.digit}[/]  {answer.confidence:.1%}"
+    return Panel(Text(_picture(to_rows(file))), title=file.name, subtitle=caption, width=WIDTH)
 
 
 def _picture(rows: NDArray[np.uint8]) -> str:
-    """Draw uint8 [28, 28] as 14 lines of 28 characters."""
-    ink = rows > INK
+    """Draw the middle of uint8 [28, 28], where the ink is, as 11 lines of 22 characters."""
+    ink = rows[MARGIN:-MARGIN, MARGIN:-MARGIN] > INK
     return "\n".join(
         "".join(HALVES[bool(upper), bool(lower)] for upper, lower in zip(ink[y], ink[y + 1], strict=True))
         for y in range(0, len(ink), 2)

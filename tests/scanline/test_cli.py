@@ -57,7 +57,7 @@ def test_another_command_s_variable_is_no_mistake() -> None:
 
 def test_a_missing_extra_says_what_to_install() -> None:
     # A None in sys.modules is how Python itself marks a module as not importable.
-    code = "import sys; sys.modules['torch'] = None; from scanline.cli import main; sys.exit(main(['train', '--out', 'x']))"
+    code = "import sys; sys.modules['torch'] = None; from scanline.cli import main; sys.exit(main(['train']))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert result.stderr == (
@@ -69,4 +69,4 @@ def test_the_public_names_are_there() -> None:
     for name in scanline.__all__:
         assert getattr(scanline, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Raeder'"):
-        _ = scanline.Raeder  # type: ignore[attr-defined] # the point
+        _ = scanline.Raeder

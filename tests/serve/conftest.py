@@ -38,9 +38,15 @@ def serving(**settings: Any) -> Iterator[Server]:
         assert not life.is_alive()
 
 
+@pytest.fixture(scope="module", params=["loop", "threads"])
+def transport(request: pytest.FixtureRequest) -> str:
+    """Both transports, which must behave alike."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serving() as running:
+def server(transport: str) -> Iterator[Server]:
+    with serving(transport=transport) as running:
         yield running
 
 
@@ -90,12 +96,12 @@ class ServerProcess:
 
 
 @pytest.fixture
-def start_server() -> Iterator[Callable[..., ServerProcess]]:
+def start_server(transport: str) -> Iterator[Callable[..., ServerProcess]]:
     """Start server processes; whatever still runs at the end of the test is killed."""
     started: list[ServerProcess] = []
 
     def start(*arguments: str, **variables: str) -> ServerProcess:
-        started.append(ServerProcess(*arguments, **variables))
+        started.append(ServerProcess("--transport", transport, *arguments, **variables))
         return started[-1]
 
     yield start

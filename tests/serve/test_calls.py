@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import grpc
 import numpy as np
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from scanline.model import Model
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
-from serve.interceptor import REQUEST_ID
+from serve.calls import REQUEST_ID
 from serve.lifecycle import Server
+from serve.status import Metadata
 from tests.serve.conftest import PATIENCE, ServerProcess, serving
 
 ONE_IMAGE = pb.ClassifyRequest(pixels=bytes(784))
@@ -47,14 +49,14 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldModel]:
 
 
 @pytest.fixture
-def held_server(held: HeldModel) -> Iterator[Server]:
-    with serving(max_queue_images=1024, instances=1) as server:
+def held_server(held: HeldModel, transport: str) -> Iterator[Server]:
+    with serving(transport=transport, max_queue_images=1024, instances=1) as server:
         assert held.started.acquire(timeout=PATIENCE)  # the warm-up
         yield server
 
 
-def trailing(call: grpc.Call) -> dict[str, str | bytes]:
-    return {entry.key: entry.value for entry in call.trailing_metadata()}  # type: ignore[attr-defined] # named tuples
+def trailing(call: grpc.Call | grpc.RpcError) -> dict[str, str | bytes]:
+    return {entry[0]: entry[1] for entry in cast("Metadata", call.trailing_metadata())}
 
 
 def test_the_caller_s_request_id_comes_back(stub: DigitsStub) -> None:

@@ -19,7 +19,8 @@ from scanline import Reader
 from scanline.contract import IMAGE_BYTES, METADATA_PREFIX
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
-from serve.lifecycle import SERVICE, Server
+from serve.lifecycle import Server
+from serve.servicers import SERVICE
 from tests.serve.conftest import PATIENCE, serving
 
 
@@ -33,16 +34,15 @@ def refusal(call: object) -> tuple[grpc.StatusCode, str]:
     """Make a call that must be refused; give the status and the words."""
     with pytest.raises(grpc.RpcError) as error:
         call()  # type: ignore[operator] # any call
-    return error.value.code(), error.value.details()
+    return error.value.code(), error.value.details() or ""
 
 
 def test_pixels_get_the_answers_that_the_reader_gives(stub: DigitsStub, images: NDArray[np.uint8]) -> None:
     response = stub.Classify(pb.ClassifyRequest(pixels=images.tobytes()))
     expected = Reader().classify(images)
     assert [answer.digit for answer in response.predictions] == [answer.digit for answer in expected]
-    np.testing.assert_allclose(
-        [answer.confidence for answer in response.predictions], [answer.confidence for answer in expected], atol=1e-6
-    )
+    for answer, other in zip(response.predictions, expected, strict=True):
+        assert answer.confidence == pytest.approx(other.confidence, abs=1e-6)
     assert response.model_version == Reader().model.version
 
 
@@ -101,8 +101,10 @@ def test_what_makes_no_sense_is_refused(
     assert details.startswith(words)
 
 
-def test_a_message_over_the_limit_is_refused_and_the_connection_lives_on(images: NDArray[np.uint8]) -> None:
-    with serving(max_message_bytes=4096) as small, grpc.insecure_channel(small.address) as channel:
+def test_a_message_over_the_limit_is_refused_and_the_connection_lives_on(
+    images: NDArray[np.uint8], transport: str
+) -> None:
+    with serving(transport=transport, max_message_bytes=4096) as small, grpc.insecure_channel(small.address) as channel:
         stub = DigitsStub(channel)
         assert (
             refusal(lambda: stub.Classify(pb.ClassifyRequest(pixels=bytes(IMAGE_BYTES * 6))))[0].name
@@ -161,7 +163,7 @@ def test_rows_are_answered_one_by_one_and_the_last_answer_is_the_image_s(
     assert [answer.rows_seen for answer in answers] == list(range(1, 29))
     assert all(sum(answer.probabilities) == pytest.approx(1, abs=1e-5) for answer in answers)
     whole = Reader(Reader().model.path.with_name("digits.onnx")).classify(images[0], probabilities=True)[0]
-    np.testing.assert_allclose(answers[-1].probabilities, whole.probabilities, atol=1e-5)
+    assert list(answers[-1].probabilities) == pytest.approx(whole.probabilities, abs=1e-5)
     assert answers[-1].digit == whole.digit
     in_pieces = [pb.ClassifyRowsRequest(rows=images[0][start : start + 7].tobytes()) for start in range(0, 28, 7)]
     assert list(stub.ClassifyRows(iter(in_pieces))) == answers
@@ -206,8 +208,8 @@ def test_health_and_reflection_answer(channel: grpc.Channel) -> None:
     assert {SERVICE, "grpc.health.v1.Health"} <= names
 
 
-def test_more_streams_than_may_be_open_are_refused(images: NDArray[np.uint8]) -> None:
-    with serving(max_streams=1) as server, grpc.insecure_channel(server.address) as channel:
+def test_more_streams_than_may_be_open_are_refused(images: NDArray[np.uint8], transport: str) -> None:
+    with serving(transport=transport, max_streams=1) as server, grpc.insecure_channel(server.address) as channel:
         stub = DigitsStub(channel)
         end = threading.Event()
 

@@ -1,0 +1,124 @@
+"""What happens around every call, whatever carries it: a request id, a count, a status for its error, a log line."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import grpc
+import structlog
+
+from serve import status
+from serve.errors import CallError, CancelledError, ExpiredError, StoppingError
+
+REQUEST_ID: Final = "x-request-id"
+_ACCEPTABLE_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
+
+log = structlog.get_logger("scanline.call")
+
+
+class Context(Protocol):
+    """The part of grpc.ServicerContext that our handlers use."""
+
+    def time_remaining(self) -> float: ...
+    def is_active(self) -> bool: ...
+    def add_callback(self, callback: Callable[[], None], /) -> bool: ...
+    def invocation_metadata(self) -> status.Metadata: ...
+    def set_trailing_metadata(self, trailing_metadata: status.Metadata, /) -> None: ...
+
+
+class Calls:
+    """The calls that are under way."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._changed = threading.Condition()
+        self._under_way = 0
+        self.refusing = False
+
+    def refuse(self) -> None:
+        """Answer every call that comes from now on with UNAVAILABLE.
+
+        gRPC's own stop does not quite: it cancels what has arrived but is not yet handed out, and a caller that reads
+        CANCELLED does not try elsewhere.
+        """
+        self.refusing = True
+
+    def wait_until_idle(self, timeout: float) -> bool:
+        """Wait until no call is under way, answers included, and say whether it came to that within so many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._under_way == 0, timeout)
+
+    def begin(self, method: str, context: Context) -> Call:
+        """Count a call that has come, until its answer is out or its caller is gone."""
+        with self._changed:
+            self._under_way += 1
+        if not context.add_callback(self._end):
+            self._end()
+        return Call(self, method, context)
+
+    def _end(self) -> None:
+        with self._changed:
+            self._under_way -= 1
+            if self._under_way == 0:
+                self._changed.notify_all()
+
+
+class Call:
+    """One call."""
+
+    __slots__ = ("_calls", "_context", "_method", "_request_id", "_started")
+
+    def __init__(self, calls: Calls, method: str, context: Context) -> None:
+        """Give it the id that its caller sent, or one of our own, and have that sent back in the trailing metadata."""
+        self._calls = calls
+        self._method = method
+        self._context = context
+        self._started = time.perf_counter()
+        self._request_id = _request_id(context)
+        context.set_trailing_metadata(((REQUEST_ID, self._request_id),))
+
+    def admit(self) -> None:
+        """Let it in.
+
+        Raises:
+            StoppingError: the server is stopping.
+        """
+        if self._calls.refusing:
+            raise StoppingError("the server is stopping; try another")
+
+    def succeed(self) -> None:
+        """Log that it was answered."""
+        log.debug("answered", method=self._method, request_id=self._request_id, ms=self._milliseconds())
+
+    def fail(self, error: Exception) -> tuple[grpc.StatusCode, str]:
+        """Log why it fails; give the status code and the message with which to answer."""
+        code, message, metadata = status.of(error, self._request_id)
+        self._context.set_trailing_metadata(((REQUEST_ID, self._request_id), *metadata))
+        fields = {
+            "method": self._method,
+            "request_id": self._request_id,
+            "code": code.name,
+            "ms": self._milliseconds(),
+        }
+        if isinstance(error, (CancelledError, ExpiredError)) or not self._context.is_active():
+            log.info("dropped", **fields, message=message)  # nobody is there to read the answer
+        elif code is grpc.StatusCode.INTERNAL:
+            log.error("failed", **fields, error=str(error), exc_info=None if isinstance(error, CallError) else error)
+        else:
+            log.warning("refused", **fields, message=message)
+        return code, message
+
+    def _milliseconds(self) -> float:
+        return round((time.perf_counter() - self._started) * 1000, 3)
+
+
+def _request_id(context: Context) -> str:
+    for key, value in context.invocation_metadata():
+        if key == REQUEST_ID and isinstance(value, str) and _ACCEPTABLE_ID.fullmatch(value):
+            return value
+    return secrets.token_hex(8)

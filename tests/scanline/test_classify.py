@@ -1,0 +1,86 @@
+"""`scanline classify` as a person and as a program meet it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scanline import Reader, samples
+
+
+def command(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SCANLINE_")} | variables
+    line = [sys.executable, "-m", "scanline", "classify", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_the_shipped_model_reads_every_sample() -> None:
+    files = samples.files()
+    assert {samples.label(file) for file in files} == set(range(10))
+    with Reader() as reader:
+        answers = reader.classify(files)
+    assert {file.name: answer.digit for file, answer in zip(files, answers, strict=True)} == {
+        file.name: samples.label(file) for file in files
+    }
+
+
+def test_a_person_gets_a_table() -> None:
+    names = [file.name for file in samples.files()]
+    result = subprocess.run(
+        [sys.executable, "-m", "scanline", "classify", *names],
+        capture_output=True,
+        text=True,
+        cwd=samples.files()[0].parent,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    lines = {line.split()[1]: line.split()[3::2] for line in result.stdout.splitlines() if "." in line}
+    with Reader() as reader:
+        answers = reader.classify(samples.files())
+    assert lines == {
+        name: [str(answer.digit), f"{answer.confidence:.1%}", answer.status]
+        for name, answer in zip(names, answers, strict=True)
+    }
+
+
+def test_a_program_gets_json_lines_and_an_exit_code(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_text("no image")
+    given = [samples.files()[0], broken, tmp_path / "none.png", samples.files()[1]]
+    for result in (command(*given, "--json"), command(*given, SCANLINE_CLASSIFY_JSON="true")):
+        assert result.returncode == 1
+        lines = [json.loads(line) for line in result.stdout.splitlines()]
+        assert [line["path"] for line in lines] == [str(path) for path in given]
+        assert [line["status"] for line in lines] == ["ok", "error", "error", "ok"]
+        assert [len(line["probabilities"] or []) for line in lines] == [10, 0, 0, 10]
+        assert sum(lines[0]["probabilities"]) == pytest.approx(1)
+        assert lines[0]["confidence"] == max(lines[0]["probabilities"])
+        assert lines[1]["error"] == "the file's format can't be read; expected PNG, JPEG or BMP"
+        assert lines[2]["error"] == f"can't read {tmp_path / 'none.png'}: No such file or directory"
+
+
+def test_an_error_stands_in_the_table(tmp_path: Path) -> None:
+    result = command(tmp_path / "none.png")
+    assert result.returncode == 1
+    assert "can't read" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], 2, "required: FILE"),
+        (["a.png", "--model", "none.onnx"], 1, "none.onnx"),
+        (["a.png", "--model", "m", "--server", "s:1"], 2, "--model and --server exclude each other"),
+        (["a.png", "--server", "127.0.0.1:1"], 1, "no answer from 127.0.0.1:1"),
+    ],
+    ids=["no file", "no model", "both engines", "no server"],
+)
+def test_wrong_use_is_said(arguments: list[str], code: int, words: str) -> None:
+    result = command(*arguments)
+    assert result.returncode == code
+    assert words in result.stderr

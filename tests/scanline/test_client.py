@@ -1,0 +1,128 @@
+"""Client and Reader: the same calls, the same answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from scanline import Client, InputError, ModelError, Reader, ServiceError, samples
+from scanline.contract import IMAGE_BYTES
+from serve.lifecycle import Server
+from tests.serve.conftest import serving
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with Client(server.address) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    return Reader()
+
+
+@pytest.fixture
+def pixels() -> NDArray[np.uint8]:
+    chance = np.random.default_rng(8)
+    return chance.integers(0, 256, (300, 28, 28), dtype=np.uint8)
+
+
+def test_every_form_of_image_in_one_call(
+    client: Client, reader: Reader, tmp_path: Path, pixels: NDArray[np.uint8]
+) -> None:
+    sample = samples.files()[0]
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    with sample.open("rb") as opened, Image.open(sample) as picture:
+        images = [
+            sample,
+            str(sample),
+            sample.read_bytes(),
+            tmp_path / "broken.png",
+            opened,
+            tmp_path / "missing.png",
+            picture,
+            pixels[0],
+            pixels[1:4],
+            sample,
+        ]
+        answers = client.classify(images)
+        opened.seek(0)
+        expected = reader.classify(images)
+    assert [answer.status for answer in answers] == ["ok"] * 3 + ["error", "ok", "error"] + ["ok"] * 6
+    assert [(answer.digit, answer.error) for answer in answers] == [(answer.digit, answer.error) for answer in expected]
+    np.testing.assert_allclose(
+        [answer.confidence or 0 for answer in answers], [answer.confidence or 0 for answer in expected], atol=1e-6
+    )
+
+
+def test_a_single_image_needs_no_list(client: Client, reader: Reader) -> None:
+    sample = samples.files()[3]
+    assert client.classify(sample)[0].digit == reader.classify(sample)[0].digit
+    assert len(client.classify(str(sample))) == len(reader.classify(sample.read_bytes())) == 1
+
+
+def test_no_image_at_all_is_no_answer(client: Client, reader: Reader) -> None:
+    assert client.classify([]) == reader.classify([]) == []
+
+
+def test_probabilities_on_request(client: Client, reader: Reader, pixels: NDArray[np.uint8]) -> None:
+    for given in (client, reader):
+        assert given.classify(pixels[:2])[0].probabilities is None
+        shares = given.classify(pixels[:2], probabilities=True)[1].probabilities
+        assert shares is not None
+        assert len(shares) == 10
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+
+
+def test_any_number_of_images_fits_a_small_server(reader: Reader, pixels: NDArray[np.uint8]) -> None:
+    with serving(max_images=7, max_message_bytes=4 * IMAGE_BYTES + 2000) as small, Client(small.address) as client:
+        answers = client.classify([*pixels, samples.files()[0]])
+        assert [answer.digit for answer in answers] == [
+            answer.digit for answer in reader.classify([*pixels, samples.files()[0]])
+        ]
+
+
+def test_a_file_too_large_for_the_server_is_its_own_error(tmp_path: Path) -> None:
+    large = tmp_path / "large.bmp"
+    Image.new("L", (100, 100)).save(large)
+    with serving(max_message_bytes=8000) as small, Client(small.address) as client:
+        fine, refused = client.classify([samples.files()[7], large])
+    assert fine.error is None
+    assert refused.error == f"the file has {large.stat().st_size} bytes, the server takes at most 6976"
+
+
+def test_what_is_no_image_is_refused_in_the_caller_s_own_terms(client: Client, reader: Reader) -> None:
+    for given in (client, reader):
+        with pytest.raises(InputError, match="uint8"):
+            given.classify(np.zeros((28, 28)))
+        with pytest.raises(InputError):
+            given.classify([7])  # type: ignore[list-item] # the point
+
+
+def test_no_server_is_said_in_plain_words() -> None:
+    with Client("127.0.0.1:1") as client, pytest.raises(ServiceError) as error:
+        client.classify(samples.files()[0])
+    assert error.value.code == "UNAVAILABLE"
+    assert str(error.value).startswith("no answer from 127.0.0.1:1: ")
+    assert str(error.value).endswith("is `scanline serve` running there?")
+
+
+def test_the_client_knows_the_server_s_model(client: Client, reader: Reader) -> None:
+    assert client.model() == (reader.model.version, reader.model.card)
+
+
+def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such model"):
+        Reader(tmp_path / "none.onnx")

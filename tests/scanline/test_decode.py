@@ -1,0 +1,197 @@
+"""From the bytes of an image file to upright pixels, whatever the bytes are."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from scanline.decode import MAX_PIXELS, decode
+from scanline.errors import InputError
+from scanline.preprocess import to_rows
+from scanline.samples import files
+from scanline.samples.draw import draw
+from tests.scanline.pictures import inverted, saved
+
+INK = draw(4, (48, 64), height=0.8, pen=0.12)
+DARK_ON_LIGHT = inverted(INK)
+REFERENCE = to_rows(DARK_ON_LIGHT).astype(int)
+
+
+def differs(content: bytes | Image.Image) -> float:
+    """Mean difference to the reference in levels of 255."""
+    return float(np.abs(to_rows(content).astype(int) - REFERENCE).mean())
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_every_kind_of_png_shows_the_same_digit(mode: str) -> None:
+    assert differs(saved(DARK_ON_LIGHT.convert(mode))) < (8 if mode in {"1", "P"} else 0.01)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_every_kind_of_jpeg_shows_the_same_digit(mode: str) -> None:
+    assert differs(saved(DARK_ON_LIGHT.convert(mode), "JPEG", quality=90)) < 3
+    assert differs(saved(DARK_ON_LIGHT.convert(mode), "JPEG", quality=90, progressive=True)) < 3
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+def test_every_kind_of_bmp_shows_the_same_digit(mode: str) -> None:
+    assert differs(saved(DARK_ON_LIGHT.convert(mode), "BMP")) < (8 if mode in {"1", "P"} else 0.01)
+
+
+@pytest.mark.parametrize("largest", [0xFFFF, 0x0FFF, 0x03FF], ids=["16 bits", "12 in 16", "10 in 16"])
+def test_words_of_16_bits_are_brought_to_8_by_the_bits_in_use(largest: int) -> None:
+    words = (np.asarray(DARK_ON_LIGHT).astype(np.uint32) * largest // 255).astype(np.uint16)
+    assert differs(saved(Image.fromarray(words))) < 0.5
+    assert differs(Image.fromarray(words.astype(np.int32))) < 0.5
+
+
+def test_floating_point_pixels_are_refused() -> None:
+    with pytest.raises(InputError, match="floating-point pixels"):
+        decode(DARK_ON_LIGHT.convert("F"))
+
+
+def test_transparency_shows_white_paper() -> None:
+    layer = Image.new("RGBA", INK.size, (10, 10, 10, 0))
+    layer.putalpha(INK)
+    assert differs(saved(layer)) < 2
+    assert differs(saved(Image.merge("LA", (Image.new("L", INK.size), INK)))) < 2
+
+
+def test_white_ink_on_a_transparent_ground_is_not_lost() -> None:
+    layer = Image.new("RGBA", INK.size, (255, 255, 255, 0))
+    layer.putalpha(INK)
+    assert differs(saved(layer)) < 2
+
+
+def test_a_palette_s_transparent_colour_is_paper() -> None:
+    palette = Image.new("P", INK.size)
+    palette.putpalette([0, 0, 0, 90, 90, 90])
+    palette.paste(1, mask=INK.point(lambda ink: 255 * (ink > 127)))
+    # without transparency the black ground and the grey digit would be light ink on dark paper
+    assert differs(saved(palette, transparency=0)) < 8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_a_turned_camera_s_picture_is_turned_back(orientation: int, form: str) -> None:
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,  # the picture is to be turned by 270 degrees to be upright
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = DARK_ON_LIGHT.transpose(turns[orientation]) if orientation > 1 else DARK_ON_LIGHT
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert differs(saved(stored, form, exif=exif)) < 3
+
+
+def test_large_pictures_come_back_at_a_working_size() -> None:
+    for form in ("PNG", "JPEG"):
+        picture = decode(saved(draw(2, (4000, 3000), height=0.5, pen=0.1), form))
+        assert 512 <= max(picture.size) < 1024
+
+
+def test_a_path_and_an_open_file_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "four.png"
+    path.write_bytes(saved(DARK_ON_LIGHT))
+    assert differs(path.read_bytes()) == 0
+    assert np.array_equal(to_rows(path), REFERENCE)
+    with path.open("rb") as file:
+        assert np.array_equal(to_rows(file), REFERENCE)
+    with pytest.raises(InputError, match=r"can't read .*none\.png: No such file"):
+        to_rows(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "the file is empty; expected an image, PNG, JPEG or BMP"),
+        (b"seven", "the file's format can't be read; expected PNG, JPEG or BMP"),
+        (saved(DARK_ON_LIGHT, "GIF"), "GIF can't be read; expected PNG, JPEG or BMP"),
+        (saved(DARK_ON_LIGHT, "TIFF"), "TIFF can't be read; expected PNG, JPEG or BMP"),
+        (saved(DARK_ON_LIGHT, "WEBP"), "WebP can't be read; expected PNG, JPEG or BMP"),
+        (b"\0\0\0\x1cftypheic\0\0\0\0", "HEIC or AVIF can't be read; expected PNG, JPEG or BMP"),
+        (b"%PDF-1.7\n", "PDF can't be read; expected PNG, JPEG or BMP"),
+    ],
+    ids=["empty", "text", "GIF", "TIFF", "WebP", "HEIC", "PDF"],
+)
+def test_other_files_are_refused_by_name(content: bytes, words: str) -> None:
+    with pytest.raises(InputError) as caught:
+        to_rows(content)
+    assert str(caught.value) == words
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_header(width: int, height: int) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+
+
+def bmp_header(width: int, height: int) -> bytes:
+    return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, *[0] * 6)
+
+
+@pytest.mark.parametrize("header", [png_header, bmp_header])
+@pytest.mark.parametrize(("width", "height"), [(60_000, 60_000), (MAX_PIXELS + 1, 1), (7072, 7072)])
+def test_too_many_pixels_are_refused_by_the_header(header: Any, width: int, height: int) -> None:
+    # there are no pixels behind the header: only a reader that looks at it first can give this answer
+    content = header(width, height) + png_chunk(b"IDAT", b"") + png_chunk(b"IEND", b"")
+    with pytest.raises(InputError, match=f"the image has {width}x{height} pixels; at most 50,000,000 can be read"):
+        decode(content)
+
+
+def test_an_empty_picture_is_refused() -> None:
+    with pytest.raises(InputError, match="has 0x5 pixels; it is empty"):
+        decode(Image.new("L", (0, 5)))
+
+
+def test_a_compressed_text_bomb_is_refused() -> None:
+    bomb = png_chunk(b"zTXt", b"note\0\0" + zlib.compress(bytes(100 * 2**20)))
+    content = saved(DARK_ON_LIGHT)
+    with pytest.raises(InputError, match="damaged"):
+        decode(content[:33] + bomb + content[33:])
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP"])
+def test_a_file_cut_short_is_an_error(form: str) -> None:
+    content = saved(DARK_ON_LIGHT, form)
+    for length in range(12, int(len(content) * 0.9), 7):
+        with pytest.raises(InputError, match="the image is damaged or cut short"):
+            decode(content[:length])
+
+
+SEEDS = [file.read_bytes() for file in files() if file.stat().st_size < 6000]
+
+
+@settings(deadline=None)  # how long it takes is the machine's affair
+@given(
+    content=st.sampled_from(SEEDS),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
+    length=st.just(1.0) | st.floats(0, 1),
+)
+def test_damaged_bytes_give_pixels_or_an_error_and_nothing_else(
+    content: bytes, changes: list[tuple[float, int]], length: float
+) -> None:
+    damaged = bytearray(content)
+    for place, value in changes:
+        damaged[int(place * len(damaged))] = value
+    try:
+        rows = to_rows(bytes(damaged[: int(length * len(damaged))]))
+    except InputError:
+        return
+    assert rows.shape == (28, 28)
+    assert rows.dtype == np.uint8

@@ -1,0 +1,150 @@
+"""What a program may hand over as an image, and what becomes of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from io import BytesIO, StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scanline import images
+from scanline.errors import InputError
+from scanline.images import items
+from scanline.preprocess import to_rows
+from scanline.samples import files
+from scanline.samples.draw import draw
+
+FILE = files()[0]
+CONTENT = FILE.read_bytes()
+
+
+@pytest.mark.parametrize("one", [FILE, str(FILE), CONTENT], ids=lambda one: type(one).__name__)
+def test_a_file_is_its_bytes_alone_or_in_a_list(one: Path | str | bytes) -> None:
+    assert [item.encoded for item in items(one)] == [CONTENT]
+    assert [item.encoded for item in items([one, one])] == [CONTENT, CONTENT]
+
+
+def test_an_open_file_is_read() -> None:
+    with FILE.open("rb") as file:
+        assert [item.encoded for item in items(file)] == [CONTENT]
+    assert [item.encoded for item in items([BytesIO(CONTENT)])] == [CONTENT]
+
+
+def test_an_array_is_passed_on_as_pixels() -> None:
+    stack = np.arange(3 * 784, dtype=np.int64).astype(np.uint8).reshape(3, 28, 28)
+    for given in (stack, [stack], list(stack), iter(stack)):
+        found = [item.pixels for item in items(given)]
+        assert len(found) == 3
+        assert all(
+            np.array_equal(pixels, right) for pixels, right in zip(found, stack, strict=True) if pixels is not None
+        )
+    (single,) = items(stack[1])
+    assert single.pixels is not None
+    assert single.pixels.shape == (28, 28)
+    assert list(items(stack[:0])) == []
+
+
+def test_a_slice_of_an_array_becomes_contiguous() -> None:
+    wide = np.zeros((2, 28, 56), np.uint8)
+    assert all(item.pixels is not None and item.pixels.flags.c_contiguous for item in items(wide[:, :, ::2]))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16"])
+def test_a_pillow_image_reads_as_its_file_would(mode: str) -> None:
+    picture = Image.eval(draw(5, (60, 80), height=0.7, pen=0.1), lambda ink: 255 - ink).convert(mode)
+    (item,) = items(picture)
+    assert item.encoded is not None
+    assert np.array_equal(to_rows(item.encoded), to_rows(picture))
+    assert to_rows(picture).any()
+
+
+def test_a_pillow_image_is_left_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    draw(3, (2000, 1500), height=0.7, pen=0.1).save(path)
+    with Image.open(path) as picture:
+        list(items(picture))
+        assert picture.size == (2000, 1500)
+
+
+def test_forms_may_be_mixed_and_keep_their_order() -> None:
+    blank = np.zeros((2, 28, 28), np.uint8)
+    kinds = [
+        "pixels" if item.pixels is not None else "encoded" if item.encoded is not None else "error"
+        for item in items([FILE, blank, "nowhere.png", CONTENT])
+    ]
+    assert kinds == ["encoded", "pixels", "pixels", "error", "encoded"]
+
+
+def test_a_file_that_cannot_be_read_is_an_error_of_its_own(tmp_path: Path) -> None:
+    missing, folder, null, fine = items([tmp_path / "none.png", tmp_path, "a\0b.png", FILE])
+    assert missing.error == f"can't read {tmp_path / 'none.png'}: No such file or directory"
+    assert folder.error == f"can't read {tmp_path}: Is a directory"
+    assert null.error is not None
+    assert "null" in null.error
+    assert fine.encoded == CONTENT
+
+
+def test_a_file_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_FILE_BYTES", 2**20)
+    endless, fine = items(["/dev/zero", FILE])
+    assert endless.error == "can't read /dev/zero: it is larger than 1 MiB"
+    assert fine.encoded == CONTENT
+
+
+def test_a_damaged_pillow_image_is_an_error_of_its_own() -> None:
+    with Image.open(BytesIO(CONTENT[: len(CONTENT) // 2])) as cut:
+        damaged, fine = items([cut, FILE])
+    assert damaged.error is not None
+    assert damaged.error.startswith("the image is damaged or cut short")
+    assert fine.encoded == CONTENT
+
+
+def test_files_are_read_when_their_item_is_asked_for(tmp_path: Path) -> None:
+    paths = [tmp_path / "first.png", tmp_path / "second.png"]
+    paths[0].write_bytes(CONTENT)
+    stream = items(iter(paths))
+    assert next(stream).encoded == CONTENT
+    paths[1].write_bytes(CONTENT)
+    assert next(stream).encoded == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (7, "not int"),
+        ([None], "not NoneType"),
+        ([[FILE]], "not list"),
+        (np.zeros((28, 28), np.float32), r"not float32 of shape \[28, 28\]"),
+        (np.zeros((2, 28, 27), np.uint8), r"not uint8 of shape \[2, 28, 27\]"),
+        (np.zeros(784, np.uint8), r"not uint8 of shape \[784\]"),
+        (np.zeros((1, 1, 28, 28), np.uint8), r"not uint8 of shape \[1, 1, 28, 28\]"),
+        (StringIO("text"), "binary mode"),
+    ],
+    ids=["a number", "nothing", "a list in a list", "floats", "27 columns", "flat", "four axes", "a text file"],
+)
+def test_what_can_only_be_a_mistake_is_raised(wrong: images.Image, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        list(items(wrong))
+
+
+def test_pillow_is_loaded_only_for_pillow_images() -> None:
+    code = (
+        "import sys; from scanline.images import items; import numpy as np;"
+        f"list(items([{str(FILE)!r}, np.zeros((28, 28), np.uint8)])); print('PIL' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
+
+
+def test_an_endless_iterable_is_no_trouble() -> None:
+    def forever() -> Iterator[bytes]:
+        while True:
+            yield CONTENT
+
+    stream = items(forever())
+    assert next(stream).encoded == next(stream).encoded == CONTENT
