@@ -86,10 +86,10 @@ def _address(process: subprocess.Popen[str]) -> str:
 
 def _show(file: Path, answer: Prediction) -> Panel:
     if answer.error is not None or answer.confidence is None:
-        return Panel(f"[red]{answer.error}", title=file.name, width=WIDTH)
+        return Panel(f"[red]{answer.error}", title=file.stem, width=WIDTH)
     colour = "green" if answer.digit == samples.label(file) else "red"
-    caption = f"[bold {colour}]{answer.digit}[/]  {answer.confidence:.1%}"
-    return Panel(Text(_picture(to_rows(file))), title=file.name, subtitle=caption, width=WIDTH)
+    caption = f"[bold {colour}]{answer.digit}[/] · {answer.confidence:.1%}"
+    return Panel(Text(_picture(to_rows(file))), title=file.stem, subtitle=caption, width=WIDTH)
 
 
 def _picture(rows: NDArray[np.uint8]) -> str:
