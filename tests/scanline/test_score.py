@@ -69,7 +69,10 @@ def test_folders_are_gone_through_in_order(tmp_path: Path) -> None:
     for name in ("b/2.png", "b/10.JPG", "b/a/1.bmp", "a.d/x.jpeg", "z.png", "A.png", "c.tif", "d/only.txt", ".png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    expected = ["A.png", "z.png", "a.d/x.jpeg", "b/10.JPG", "b/2.png", "b/a/1.bmp"]
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "lost.png").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    expected = ["A.png", "lost.png", "z.png", "a.d/x.jpeg", "b/10.JPG", "b/2.png", "b/a/1.bmp"]
     assert names(tmp_path, find([str(tmp_path)])) == expected
     again = [str(tmp_path / "b"), str(tmp_path / "A.png"), str(tmp_path / "c.tif")]
     assert names(tmp_path, find(again)) == ["b/10.JPG", "b/2.png", "b/a/1.bmp", "A.png", "c.tif"]

@@ -22,7 +22,7 @@ from scanline.manifest import MANIFEST, write
 from scanline.verify import GOLDEN, INT8_TOLERANCE, instruction_set, verify
 
 OLD_PYTHON = "TEST_OLD_ORT_PYTHON"  # not SCANLINE_*: the commands refuse names that they do not know
-MODELS = [f"digits{kind}{suffix}" for kind in ("", ".int8", ".int8-reduced", ".step") for suffix in (".onnx", ".ort")]
+MODELS = [f"digits{kind}{suffix}" for kind in ("", ".int8", ".int8-full", ".step") for suffix in (".onnx", ".ort")]
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_golden_vectors_that_hold_objects_are_refused(folder: Path) -> None:
 
 
 def test_the_command_fails_on_wrong_numbers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copyfile(folder / "digits.int8-reduced.onnx", folder / "digits.int8.onnx")
+    shutil.copyfile(folder / "digits.int8-full.onnx", folder / "digits.int8.onnx")
     assert main(["verify", str(folder / "digits.int8.onnx")]) == 1
     out, err = capsys.readouterr()
     assert "manifest" in out

@@ -1,0 +1,65 @@
+"""`scanline classify`: reads a few image files, for a person as a table, for a program as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+from rich.table import Table
+from rich.text import Text
+
+from scanline.commands.engine import engine
+from scanline.console import out
+from scanline.prediction import Prediction
+from scanline.score import printable
+from scanline.settings import POSITIONAL
+from scanline.settings import Settings as BaseSettings
+
+STYLES: Final = {"ok": "green", "rejected": "yellow", "error": "red"}
+
+
+class Settings(BaseSettings):
+    """Read the digit in each image file: PNG, JPEG or BMP."""
+
+    model_config = SettingsConfigDict(env_prefix="SCANLINE_CLASSIFY_")
+
+    files: tuple[Path, ...] = Field(description="image files", json_schema_extra={POSITIONAL: True})
+    json_: bool = Field(
+        default=False,
+        validation_alias="SCANLINE_CLASSIFY_JSON",
+        description="print a JSON object a file, with the probabilities of all ten digits",
+    )
+    model: Path | None = Field(
+        None, description="model file or folder of exported files; the one that ships by default"
+    )
+    server: str | None = Field(None, description="HOST:PORT of a running server that reads them instead")
+
+
+def run(settings: Settings) -> int:
+    """Print an answer for each file; 1 if one of them could not be read."""
+    with engine(settings.model, settings.server) as reader:
+        predictions = reader.classify(settings.files, probabilities=settings.json_)
+    answers = list(zip(map(printable, settings.files), predictions, strict=True))
+    if settings.json_:
+        for path, prediction in answers:
+            sys.stdout.write(json.dumps({"path": path, **prediction.to_dict()}) + "\n")
+    else:
+        out.print(_table(answers))
+    return int(any(prediction.error is not None for prediction in predictions))
+
+
+def _table(answers: list[tuple[str, Prediction]]) -> Table:
+    table = Table("file", "digit", "confidence", "status")
+    for path, prediction in answers:
+        note = prediction.error or prediction.reason
+        table.add_row(
+            Text(path, overflow="fold"),
+            "" if prediction.digit is None else str(prediction.digit),
+            "" if prediction.confidence is None else f"{prediction.confidence:.1%}",
+            Text(f"{prediction.status}: {printable(note)}" if note else prediction.status, STYLES[prediction.status]),
+        )
+    return table

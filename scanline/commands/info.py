@@ -1,0 +1,51 @@
+"""`scanline info`: what a model file says of itself, and whether it is the file that was exported."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+from pydantic import Field
+from rich.table import Column, Table
+
+from scanline import console, manifest
+from scanline.contract import ModelCard
+from scanline.model import find, open_session
+from scanline.settings import POSITIONAL
+from scanline.settings import Settings as BaseSettings
+
+
+class Settings(BaseSettings):
+    """Show a model's card, and check the file against the manifest beside it."""
+
+    model: Path = Field(description="a model file, or a folder of exported files", json_schema_extra={POSITIONAL: True})
+
+
+def run(settings: Settings) -> int:
+    """Print the card.
+
+    Returns:
+        0.
+
+    Raises:
+        ModelError: there is no such model, it has no card, or it is not the file that the manifest beside it names.
+    """
+    path = find(settings.model)
+    content = path.read_bytes()
+    session = open_session(content, path, threads=1)
+    card = ModelCard.from_metadata(session.get_modelmeta().custom_metadata_map)
+    table = Table("", Column(overflow="fold"), show_header=False)
+    table.add_row("file", str(path))
+    table.add_row("bytes", f"{len(content):,}")
+    for field in fields(card):
+        table.add_row(field.name.replace("_", " "), _show(getattr(card, field.name)))
+    beside = path.parent / manifest.MANIFEST
+    table.add_row("manifest", manifest.check(path) if beside.is_file() else f"there is no {beside}")
+    console.out.print(table)
+    return 0
+
+
+def _show(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{name.replace('_', ' ')}: {_show(part)}" for name, part in value.items()) or "none"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

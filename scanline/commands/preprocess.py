@@ -1,0 +1,69 @@
+"""`scanline preprocess`: shows what the network sees of an image file, step by step, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from scanline.console import out
+from scanline.errors import UsageError
+from scanline.preprocess import steps
+from scanline.settings import POSITIONAL
+from scanline.settings import Settings as BaseSettings
+
+PANEL: Final = 280
+MARGIN: Final = 20
+GROUND: Final = (225, 230, 235)
+TEXT: Final = (30, 30, 30)
+
+
+class Settings(BaseSettings):
+    """Show what the network sees of an image file: the picture as it was decoded, the ink found in it, and the 28x28.
+
+    Writes DIR/NAME-steps.png.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SCANLINE_PREPROCESS_")
+
+    file: Path = Field(description="a PNG, JPEG or BMP file", json_schema_extra={POSITIONAL: True})
+    out: Path = Field(description="the folder to write the picture to")
+
+
+def run(settings: Settings) -> int:
+    """Write the picture and say where it is."""
+    taken = steps(settings.file)
+    panels = {
+        "as it was decoded": taken.picture,
+        "the digit's ink": taken.ink,
+        "what the network sees": taken.rows,
+    }
+    sheet = Image.new("RGB", (len(panels) * (PANEL + MARGIN) + MARGIN, PANEL + 3 * MARGIN), GROUND)
+    for place, (title, pixels) in enumerate(panels.items()):
+        left = MARGIN + place * (PANEL + MARGIN)
+        height, width = pixels.shape
+        ImageDraw.Draw(sheet).text((left, MARGIN // 2), f"{title}, {width}x{height}", fill=TEXT)
+        sheet.paste(_panel(pixels), (left, 2 * MARGIN))
+    target = settings.out / f"{settings.file.stem}-steps.png"
+    partial = target.with_name(f"{target.name}.partial")
+    try:
+        settings.out.mkdir(parents=True, exist_ok=True)
+        sheet.save(partial, "PNG")
+        partial.replace(target)
+    except OSError as error:
+        raise UsageError(f"can't write to --out {settings.out}: {error.strerror}") from None
+    out.print(f"written to {target}", markup=False)
+    return 0
+
+
+def _panel(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Scale a picture to a panel's longer side, its pixels seen where it is enlarged."""
+    factor = PANEL / max(pixels.shape)
+    height, width = (max(1, round(side * factor)) for side in pixels.shape)
+    resampling = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BOX
+    return Image.fromarray(pixels).resize((width, height), resampling)

@@ -1,0 +1,45 @@
+"""`scanline verify`: proves that this machine computes the right numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from rich.table import Column, Table
+
+from scanline import console
+from scanline.errors import GateError
+from scanline.model import find
+from scanline.settings import POSITIONAL
+from scanline.settings import Settings as BaseSettings
+from scanline.verify import instruction_set, verify
+
+
+class Settings(BaseSettings):
+    """Compute a model's golden vectors on this machine, at every batch size, thread count and optimisation level."""
+
+    model: Path = Field(description="a model file, or a folder of exported files", json_schema_extra={POSITIONAL: True})
+    data: Path | None = Field(
+        None, description="also read a folder of one's own digits, FOLDER/0 to FOLDER/9 of image files"
+    )
+
+
+def run(settings: Settings) -> int:
+    """Run the checks and print them.
+
+    Returns:
+        0, or 1 where one failed.
+
+    Raises:
+        ModelError: the model can't be loaded, or has no golden vectors.
+    """
+    path = find(settings.model)
+    checks = verify(path, settings.data)
+    table = Table("check", "", Column("what was found", overflow="fold"), title=f"{path} on {instruction_set()}")
+    for check in checks:
+        table.add_row(check.name, "[green]passed[/]" if check.passed else "[red]failed[/]", check.detail)
+    console.out.print(table)
+    failed = [check.name for check in checks if not check.passed]
+    if failed:
+        raise GateError(f"{path} gives wrong numbers on this machine: {', '.join(failed)} failed")
+    return 0

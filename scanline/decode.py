@@ -1,0 +1,142 @@
+"""The bytes of an image file to upright pixels, safely. Pillow is called here and its failures are translated here.
+
+The header is read first: a file that is of no known format, or has too many pixels, is refused before anything is
+decoded. What comes out is upright, opaque, 8 bits a channel, grey ("L") or colour ("RGB").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from struct import error as StructError  # noqa: N812 - its own name is lower case
+from typing import BinaryIO, Final
+
+import numpy as np
+from PIL import Image, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from scanline.errors import InputError
+
+# A phone's 50-megapixel photograph passes; its decoded colour picture takes 150 MB.
+MAX_PIXELS: Final = 50_000_000
+# Decoded pixels beyond this side are averaged away (or never decoded, JPEG): a digit has 20 in the end.
+WORKING_SIDE: Final = 512
+FORMATS: Final = "PNG, JPEG or BMP"
+# The plugins are called by their signatures, not through Image.open, which warns of large files before it can be asked
+# for their size, and tries what the caller did not mean.
+READERS: Final[dict[bytes, type[ImageFile]]] = {
+    b"\x89PNG\r\n\x1a\n": PngImageFile,
+    b"\xff\xd8\xff": JpegImageFile,
+    b"BM": BmpImageFile,
+}
+# What people send instead, to be refused by name: signature, and where it stands.
+REFUSED: Final = (
+    ("GIF", 0, b"GIF8"),
+    ("TIFF", 0, b"II*\0"),
+    ("TIFF", 0, b"MM\0*"),
+    ("WebP", 8, b"WEBP"),
+    ("HEIC or AVIF", 4, b"ftyp"),
+    ("PDF", 0, b"%PDF"),
+    ("SVG", 0, b"<svg"),
+)
+SIGNATURE_BYTES: Final = 12
+
+
+def decode(source: bytes | Path | BinaryIO | Image.Image) -> Image.Image:
+    """Give the upright, opaque picture in an image file, its longest side at most about twice WORKING_SIDE.
+
+    Grey stays grey ("L"), everything else becomes "RGB". Transparent pixels show white paper; where that leaves nothing
+    to be seen, as with white ink on a transparent ground, black. Words of 16 bits are brought to 8 by the bits that
+    the picture uses, since 12-bit cameras store theirs in 16. Of an animated file the first picture is taken.
+
+    Args:
+        source: the bytes of a PNG, JPEG or BMP file, its path, the file opened in binary mode, or a Pillow image.
+
+    Raises:
+        InputError: the file can't be read or decoded, is of another format, or has more than MAX_PIXELS pixels.
+    """
+    with _translated():
+        image = source if isinstance(source, Image.Image) else _open(source)
+        _check_size(image)
+        if isinstance(image, JpegImageFile) and image is not source:
+            image.draft(None, (WORKING_SIDE, WORKING_SIDE))  # decodes at 1/2, 1/4 or 1/8 where that is large enough
+        image.load()
+        image = _opaque(_eight_bits(ImageOps.exif_transpose(image)))
+        factor = max(image.size) // WORKING_SIDE
+        return image.reduce(factor) if factor > 1 else image
+
+
+def encode(image: Image.Image) -> bytes:
+    """Give a Pillow image as the bytes of a PNG file, after `decode`, with which it shares its errors."""
+    buffer = BytesIO()
+    decode(image).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, StructError, Warning) as error:
+        # What Pillow's plugins raise at damaged content, by its own account in ImageFile.__init__ and Image.open; a
+        # warning only where the process turns warnings into errors.
+        raise InputError(f"the image is damaged or cut short: {error}") from None
+
+
+def _open(source: bytes | Path | BinaryIO) -> Image.Image:
+    if isinstance(source, Path):
+        source = _read(source)
+    file = BytesIO(source if isinstance(source, bytes) else source.read())
+    start = file.getvalue()[:SIGNATURE_BYTES]
+    for signature, reader in READERS.items():
+        if start.startswith(signature):
+            return reader(file)
+    if not start:
+        raise InputError(f"the file is empty; expected an image, {FORMATS}")
+    found = next((name for name, at, signature in REFUSED if start.startswith(signature, at)), "the file's format")
+    raise InputError(f"{found} can't be read; expected {FORMATS}")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"can't read {path}: {error.strerror}") from None
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise InputError(f"the image has {width}x{height} pixels; at most {MAX_PIXELS:,} can be read")
+    if not width * height:
+        raise InputError(f"the image has {width}x{height} pixels; it is empty")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise InputError(
+            "the image has floating-point pixels, whose black and white are not fixed; convert it to 8 bits"
+        )
+    if not image.mode.startswith("I"):
+        return image
+    words = np.asarray(image).astype(np.uint16)
+    bits = max(int(words.max()).bit_length(), 8)
+    return Image.fromarray((words >> (bits - 8)).astype(np.uint8))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    mode = "L" if image.mode in {"1", "L", "LA", "La"} else "RGB"
+    if not image.has_transparency_data:
+        return image.convert(mode)
+    layers = image.convert("RGBA")
+    picture, alpha = layers.convert(mode), layers.getchannel("A")
+    for ground in ("white", "black"):
+        shown = Image.composite(picture, Image.new(mode, image.size, ground), alpha)
+        if np.ptp(np.asarray(shown), axis=(0, 1)).any():
+            break
+    return shown

@@ -1,0 +1,123 @@
+"""What people call an image, brought to one stream: paths, bytes, open files, Pillow images and arrays become items.
+
+An array in the network's form stays as it is; everything else becomes the bytes of an image file, which scanline.Reader
+normalises in this process and scanline.Client sends to the server. What is wrong with one file is that item's error.
+What can only be a mistake in the calling program, such as a float array, is raised and ends the whole call.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias, Union, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scanline.contract import COLUMNS, ROWS
+from scanline.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+Image: TypeAlias = Union[Path, str, bytes, BinaryIO, "PillowImage", NDArray[np.uint8]]
+
+# An image of decode.MAX_PIXELS pixels stored without compression stays under it; a device file or a pipe that
+# never ends does not.
+MAX_FILE_BYTES: Final = 256 * 2**20
+ACCEPTED: Final = (
+    "a path, the bytes of an image file, a file opened in binary mode, a Pillow image, "
+    "or a uint8 array of shape [28, 28] or [n, 28, 28]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image on its way to the network; exactly one of the fields is set.
+
+    Attributes:
+        pixels: uint8 [28, 28], 0 background to 255 ink: already in the network's form.
+        encoded: the bytes of an image file.
+        error: why the image can't be read, in a sentence.
+    """
+
+    pixels: NDArray[np.uint8] | None = None
+    encoded: bytes | None = None
+    error: str | None = None
+
+
+def items(images: Image | Iterable[Image]) -> Iterator[Item]:
+    """Give an item for each image, in order; an array [n, 28, 28] gives n.
+
+    Lazy: a file is read when its item is asked for, and `images` is gone through once.
+
+    Args:
+        images: one image or any iterable of them.
+
+    Raises:
+        InputError: an element is nothing that can be an image; the message says what can be.
+    """
+    if isinstance(images, (str, bytes, os.PathLike, np.ndarray)) or hasattr(images, "read"):
+        yield from _items(images)
+    elif isinstance(images, Iterable):
+        for image in images:
+            yield from _items(image)
+    else:
+        yield from _items(images)
+
+
+def _items(image: object) -> Iterator[Item]:
+    if isinstance(image, np.ndarray):
+        yield from (Item(pixels=pixels) for pixels in _stack(image))
+    elif isinstance(image, bytes):
+        yield Item(encoded=image)
+    elif isinstance(image, (str, os.PathLike)):
+        yield _read(Path(image))
+    elif hasattr(image, "read"):
+        yield _bounded(cast("BinaryIO", image), getattr(image, "name", "the file"))
+    else:
+        yield _encode(image)
+
+
+def _stack(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if array.dtype != np.uint8 or array.ndim not in {2, 3} or array.shape[-2:] != (ROWS, COLUMNS):
+        raise InputError(
+            f"an array of images is uint8 of shape [28, 28] or [n, 28, 28] with 0 for background and 255 for ink, "
+            f"not {array.dtype} of shape {list(array.shape)}"
+        )
+    return np.ascontiguousarray(array.reshape(-1, ROWS, COLUMNS))
+
+
+def _read(path: Path) -> Item:
+    try:
+        with path.open("rb") as file:
+            return _bounded(file, path)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        return Item(error=f"can't read {path}: {getattr(error, 'strerror', None) or error}")
+
+
+def _bounded(file: BinaryIO, name: object) -> Item:
+    try:
+        content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        return Item(error=f"can't read {name}: {error.strerror or error}")
+    if not isinstance(content, bytes):
+        raise InputError(f"{name} is open in text mode; open it in binary mode, as in open(path, 'rb')")
+    if len(content) > MAX_FILE_BYTES:
+        return Item(error=f"can't read {name}: it is larger than {MAX_FILE_BYTES // 2**20} MiB")
+    return Item(encoded=content)
+
+
+def _encode(image: object) -> Item:
+    from PIL.Image import Image as PillowImage
+
+    from scanline.decode import encode
+
+    if not isinstance(image, PillowImage):
+        raise InputError(f"an image is {ACCEPTED}, not {type(image).__name__}")
+    try:
+        return Item(encoded=encode(image))
+    except InputError as error:
+        return Item(error=str(error))

@@ -1,0 +1,25 @@
+"""What several packages' tests need: a run trained on the digits that come with scikit-learn, and its export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scanline.cli import main
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the seed preset, a third as long as the tutorial's."""
+    run = tmp_path_factory.mktemp("runs") / "seed"
+    assert main(["train", "--preset", "seed", "--data", "uci", "--epochs", "12", "--out", str(run)]) == 0
+    return run
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Path) -> Path:
+    """The export of that run; tests that change it copy it first."""
+    out = trained.parent / "artifacts" / "seed"
+    assert main(["export", str(trained), "--out", str(out)]) == 0
+    return out
