@@ -47,7 +47,7 @@ REFUSED: Final = (
 SIGNATURE_BYTES: Final = 12
 
 
-def decode(source: bytes | Path | BinaryIO | Image.Image) -> Image.Image:
+def decode(source: bytes | Path | BinaryIO | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Give the upright, opaque picture in an image file, its longest side at most about twice WORKING_SIDE.
 
     Grey stays grey ("L"), everything else becomes "RGB". Transparent pixels show white paper; where that leaves nothing
@@ -56,13 +56,14 @@ def decode(source: bytes | Path | BinaryIO | Image.Image) -> Image.Image:
 
     Args:
         source: the bytes of a PNG, JPEG or BMP file, its path, the file opened in binary mode, or a Pillow image.
+        max_pixels: the most pixels that a picture may have.
 
     Raises:
-        InputError: the file can't be read or decoded, is of another format, or has more than MAX_PIXELS pixels.
+        InputError: the file can't be read or decoded, is of another format, or has too many pixels.
     """
     with _translated():
         image = source if isinstance(source, Image.Image) else _open(source)
-        _check_size(image)
+        _check_size(image, max_pixels)
         if isinstance(image, JpegImageFile) and image is not source:
             image.draft(None, (WORKING_SIDE, WORKING_SIDE))  # decodes at 1/2, 1/4 or 1/8 where that is large enough
         image.load()
@@ -109,10 +110,10 @@ def _read(path: Path) -> bytes:
         raise InputError(f"can't read {path}: {error.strerror}") from None
 
 
-def _check_size(image: Image.Image) -> None:
+def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise InputError(f"the image has {width}x{height} pixels; at most {MAX_PIXELS:,} can be read")
+    if width * height > max_pixels:
+        raise InputError(f"the image has {width}x{height} pixels; at most {max_pixels:,} can be read")
     if not width * height:
         raise InputError(f"the image has {width}x{height} pixels; it is empty")
 

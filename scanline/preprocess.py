@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from scanline.contract import COLUMNS, ROWS
-from scanline.decode import decode
+from scanline.decode import MAX_PIXELS, decode
 from scanline.strokes import Pixels, of_the_digit, thickened
 
 BOX: Final = 20
@@ -58,23 +58,24 @@ class Steps:
     rows: Pixels
 
 
-def to_rows(source: bytes | Path | BinaryIO | Image.Image) -> Pixels:
+def to_rows(source: bytes | Path | BinaryIO | Image.Image, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Give what the network sees of an image file: uint8 [28, 28], 0 background to 255 ink.
 
     A 28x28 picture already in MNIST's form (`in_normal_form`) passes through unchanged. One without ink gives zeros.
 
     Args:
         source: the bytes of a PNG, JPEG or BMP file, its path, the file opened in binary mode, or a Pillow image.
+        max_pixels: the most pixels that a picture may have.
 
     Raises:
         InputError: the file can't be read or decoded, is of another format, or has too many pixels.
     """
-    return steps(source).rows
+    return steps(source, max_pixels).rows
 
 
-def steps(source: bytes | Path | BinaryIO | Image.Image) -> Steps:
+def steps(source: bytes | Path | BinaryIO | Image.Image, max_pixels: int = MAX_PIXELS) -> Steps:
     """Do as `to_rows`, and keep what is on the way."""
-    picture = grey(decode(source))
+    picture = grey(decode(source, max_pixels))
     if in_normal_form(picture):
         return Steps(picture, picture, picture.copy())
     strokes = ink(picture)

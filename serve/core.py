@@ -6,6 +6,7 @@ once and drop one whose caller has gone: `submit` checks it, reads its files and
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -119,6 +120,7 @@ class DigitService:
         steps: StepModel | None,
         *,
         max_images: int,
+        max_pixels: int,
         max_batch_size: int,
         max_queue_images: int,
         max_queue_delay: float,
@@ -130,6 +132,7 @@ class DigitService:
             model: the opened model.
             steps: the same network one row at a time, if there is one.
             max_images: the most images in one call.
+            max_pixels: the most pixels of an image file.
             max_batch_size: the most images in one run of the model.
             max_queue_images: the most images that wait.
             max_queue_delay: how long a batch that is not full waits for company, in seconds.
@@ -138,6 +141,9 @@ class DigitService:
         self._model = model
         self._steps = steps
         self._max_images = max_images
+        self._max_pixels = max_pixels
+        # A large picture takes three bytes a pixel while it is read: no more at once than there are cores for it.
+        self._decoding = threading.BoundedSemaphore(instances)
         self._batcher = Batcher(
             self._probabilities,
             max_batch_size=max_batch_size,
@@ -193,7 +199,7 @@ class DigitService:
             raise BadRequestError(f"the call has {count} images, expected 1 to {self._max_images}")
         errors: Sequence[str | None]
         if request.pixels is None:
-            pixels, errors = _read_files(request)
+            pixels, errors = self._read_files(request)
         else:
             pixels, errors = request.pixels, [None] * count
         ticket = self._batcher.submit(to_network(pixels), request.deadline) if len(pixels) else None
@@ -211,24 +217,24 @@ class DigitService:
             )
         return RowReader(self._steps, self._model.card.temperature)
 
+    def _read_files(self, request: Request) -> tuple[NDArray[np.uint8], list[str | None]]:
+        """Give the images that can be read, uint8 [k, 28, 28], and for each file its error or None."""
+        readable: list[NDArray[np.uint8]] = []
+        errors: list[str | None] = []
+        for file in request.files:
+            if request.deadline is not None and request.deadline <= time.monotonic():
+                raise ExpiredError(f"the deadline passed with {len(errors)} of {len(request.files)} files read")
+            try:
+                with self._decoding:
+                    readable.append(to_rows(file, self._max_pixels))
+                errors.append(None)
+            except InputError as error:
+                errors.append(str(error))
+        return np.stack(readable) if readable else np.empty((0, ROWS, COLUMNS), np.uint8), errors
+
     def _probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         return softmax(self._model.run(rows), self._model.card.temperature)
 
     def _check_version(self, version: str) -> None:
         if version not in {"", self._model.version}:
             raise UnknownVersionError(f"model version {version!r} is not loaded; {self._model.version!r} is")
-
-
-def _read_files(request: Request) -> tuple[NDArray[np.uint8], list[str | None]]:
-    """Give the images that can be read, uint8 [k, 28, 28], and for each file its error or None."""
-    readable: list[NDArray[np.uint8]] = []
-    errors: list[str | None] = []
-    for file in request.files:
-        if request.deadline is not None and request.deadline <= time.monotonic():
-            raise ExpiredError(f"the deadline passed with {len(errors)} of {len(request.files)} files read")
-        try:
-            readable.append(to_rows(file))
-            errors.append(None)
-        except InputError as error:
-            errors.append(str(error))
-    return np.stack(readable) if readable else np.empty((0, ROWS, COLUMNS), np.uint8), errors

@@ -190,6 +190,7 @@ def _load(settings: ServeSettings) -> DigitService:
         model,
         steps,
         max_images=settings.max_images,
+        max_pixels=settings.max_pixels,
         max_batch_size=settings.max_batch_size,
         max_queue_images=settings.max_queue_images,
         max_queue_delay=settings.max_queue_delay,

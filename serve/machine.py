@@ -7,32 +7,53 @@ only get in each other's way (onnxruntime_backend#24, onnxruntime#8313).
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
+from typing import Final
 
-CGROUPS = Path("/sys/fs/cgroup")
+CGROUPS: Final = Path("/sys/fs/cgroup")
+MEMBERSHIP: Final = Path("/proc/self/cgroup")
 
 
-def cores(cgroups: Path = CGROUPS) -> int:
-    """Give the number of cores that affinity and the cgroup's quota leave to this process, at least 1.
+def cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
+    """Give the number of cores that affinity and the cgroups' quotas leave to this process, at least 1.
 
     Args:
-        cgroups: where the cgroup file system is mounted: version 2 (`cpu.max`) or version 1 (`cpu/cpu.cfs_quota_us`),
-            as described in the kernel's admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst.
+        cgroups: where the cgroup file system is mounted: version 2 (`cpu.max`, the kernel's admin-guide/cgroup-v2.rst)
+            or version 1 (`cpu.cfs_quota_us`, its scheduler/sched-bwc.rst).
+        membership: the file that names this process's cgroups.
     """
     allowed = len(os.sched_getaffinity(0))
-    quota = _quota(cgroups)
-    return allowed if quota is None else max(1, min(allowed, ceil(quota)))
+    return max(1, min([allowed, *(ceil(quota) for quota in _quotas(cgroups, membership))]))
 
 
-def _quota(cgroups: Path) -> float | None:
+def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:
+    """Give the quotas, in cores, of this process's cgroups and of those that they are in."""
     try:
-        unified = cgroups / "cpu.max"
-        if unified.is_file():
-            allowance, period = unified.read_text().split()
+        lines = membership.read_text().splitlines()
+    except OSError:  # not Linux's /proc, or hidden
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = cgroups / controllers if controllers else cgroups
+        # Inside a container the path may be the host's, of which nothing is mounted here but the mount's own folder.
+        for folder in (mount / path.lstrip("/"), *(mount / path.lstrip("/")).parents):
+            quota = _quota(folder)
+            if quota is not None:
+                yield quota
+            if folder == mount:
+                break
+
+
+def _quota(folder: Path) -> float | None:
+    try:
+        if (folder / "cpu.max").is_file():
+            allowance, period = (folder / "cpu.max").read_text().split()
         else:
-            allowance = (cgroups / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (cgroups / "cpu" / "cpu.cfs_period_us").read_text().strip()
+            allowance, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
         return None if allowance in {"max", "-1"} else int(allowance) / int(period)
-    except (OSError, ValueError):  # no cgroups, or not mounted here: no quota
+    except (OSError, ValueError):  # no quota is kept here
         return None

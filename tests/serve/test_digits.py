@@ -114,6 +114,16 @@ def test_a_message_over_the_limit_is_refused_and_the_connection_lives_on(
         assert stub.GetModel(pb.GetModelRequest()).limits.max_message_bytes == 4096
 
 
+def test_a_picture_with_too_many_pixels_is_its_own_error(images: NDArray[np.uint8], transport: str) -> None:
+    files = [png(images[0]), png(np.zeros((40, 40), np.uint8))]
+    with serving(transport=transport, max_pixels=1000) as server, grpc.insecure_channel(server.address) as channel:
+        fine, refused = (
+            DigitsStub(channel).Classify(pb.ClassifyRequest(files=pb.EncodedImages(files=files))).predictions
+        )
+    assert fine.error == ""
+    assert refused.error == "the image has 40x40 pixels; at most 1,000 can be read"
+
+
 def test_the_model_is_described(stub: DigitsStub) -> None:
     response = stub.GetModel(pb.GetModelRequest())
     model = Reader().model
