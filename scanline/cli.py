@@ -39,7 +39,10 @@ COMMANDS: Final = {
     "export": Command("export.command", "turn a checkpoint into verified ONNX files", extra="export"),
 }
 # What each extra brings, by the name it is imported under: a missing one is told apart from a broken import.
-EXTRA_MODULES: Final = {"train": {"torch", "safetensors", "sklearn"}, "export": {"torch", "safetensors", "onnx"}}
+EXTRA_MODULES: Final = {
+    "train": {"torch", "safetensors", "sklearn"},
+    "export": {"torch", "safetensors", "sklearn", "onnx", "matplotlib"},
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,98 @@
+"""`scanline export`: builds a run's files, sends each through the gate, and writes those that passed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from rich import box
+from rich.table import Column, Table
+
+from export import golden, latency, publish, report
+from export.candidates import WHOLE_FILE, candidates
+from export.evidence import Evidence, gather
+from export.gate import Outcome, blank_card, examine
+from export.settings import Settings
+from scanline import console, manifest, verify
+from scanline.errors import GateError
+from train import checkpoint
+
+__all__ = ["Settings", "run"]
+
+REPORT: Final = "validation.html"
+SHOWN_BATCH: Final = 64  # whose images/s the table shows
+
+
+def run(settings: Settings) -> int:
+    """Export a run.
+
+    Returns:
+        0, or 1 where a file failed its checks and was left out.
+
+    Raises:
+        GateError: the float32 model failed, so nothing was written.
+    """
+    publish.refuse_foreign(settings.out)
+    trained = checkpoint.load(settings.run)
+    evidence = gather(trained, settings.data_dir)
+    card = blank_card(trained)
+    with console.progress("files") as progress:
+        bench = progress.track(candidates(evidence.network), description="checking")
+        outcomes = [examine(candidate, card, evidence) for candidate in bench]
+    passed = [outcome for outcome in outcomes if outcome.passed]
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    if failed:
+        console.err.print(_failures(failed))
+    if not any(outcome.candidate.name == WHOLE_FILE for outcome in passed):
+        raise GateError(f"{WHOLE_FILE} failed its checks, so nothing was written to {settings.out}")
+    times = _write(settings.out, outcomes, evidence)
+    console.out.print(_artifacts(passed, times))
+    console.out.print(
+        f"{len(passed)} files in {settings.out}, {len(failed)} left out; {settings.out / REPORT} has more"
+    )
+    return 1 if failed else 0
+
+
+def _write(out: Path, outcomes: Sequence[Outcome], evidence: Evidence) -> report.Times:
+    with publish.replacing_folder(out) as folder:
+        for outcome in outcomes:
+            if outcome.content is not None:
+                (folder / outcome.candidate.name).write_bytes(outcome.content)
+        golden.write(folder, outcomes)
+        manifest.write(folder, outcomes[0].card.name, [path.name for path in folder.iterdir()])
+        runs = {path.name: verify.open_run(path.read_bytes(), path) for path in sorted(folder.glob("digits*"))}
+        times = latency.measure(runs, evidence.rows)
+        report.write(folder / REPORT, outcomes, times, evidence)
+    return times
+
+
+def _artifacts(passed: Sequence[Outcome], times: report.Times) -> Table:
+    headers = ("bytes", "µs\nfor 1", f"images/s\nby {SHOWN_BATCH}", "accuracy", "changed", "checks")
+    table = Table(
+        Column("file", no_wrap=True),
+        *(Column(header, justify="right", no_wrap=True) for header in headers),
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    for outcome in passed:
+        name, figures = outcome.candidate.name, outcome.card.verification
+        table.add_row(
+            name,
+            f"{len(outcome.content or b''):,}",
+            f"{times[name][1] * 1e6:,.0f}",
+            f"{SHOWN_BATCH / times[name][SHOWN_BATCH]:,.0f}",
+            f"{figures['accuracy']:.2%}",
+            f"{figures['changed_digits']}",
+            str(len(outcome.checks)),
+        )
+    return table
+
+
+def _failures(failed: Sequence[Outcome]) -> Table:
+    table = Table("file", "check", "what is wrong", title="left out")
+    for outcome in failed:
+        for check in outcome.checks:
+            if not check.passed:
+                table.add_row(outcome.candidate.name, check.name, check.detail)
+    return table

@@ -1,0 +1,45 @@
+"""How fast the files are on this machine, measured side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scanline.verify import Run
+
+BATCHES: Final = (1, 8, 64, 256)
+ROUNDS: Final = 5
+ROUND_SECONDS: Final = 0.01
+
+
+def measure(runs: Mapping[str, Run], rows: NDArray[np.float32]) -> dict[str, dict[int, float]]:
+    """Time each file at each batch size.
+
+    The files take turns, so that what else the machine does meets all of them alike; the median of the turns counts.
+
+    Args:
+        runs: the loaded files by name.
+        rows: images to compute, float32 [n, 28, 28], n >= 1; repeated up to the batch size.
+
+    Returns:
+        Seconds a batch, by file name and batch size.
+    """
+    times: dict[str, dict[int, float]] = {name: {} for name in runs}
+    for size in BATCHES:
+        batch = np.resize(rows, (size, *rows.shape[1:]))
+        turns = [{name: _turn(run, batch) for name, run in runs.items()} for _ in range(ROUNDS)]
+        for name in runs:
+            times[name][size] = float(np.median([turn[name] for turn in turns]))
+    return times
+
+
+def _turn(run: Run, batch: NDArray[np.float32]) -> float:
+    start, count = time.perf_counter(), 0
+    while (passed := time.perf_counter() - start) < ROUND_SECONDS or count == 0:
+        run(batch)
+        count += 1
+    return passed / count
