@@ -29,7 +29,7 @@ demo: $(VENV)/.base ## serve the shipped model and read sample images through it
 	@$(BIN)/scanline demo
 
 test: $(VENV)/.dev ## run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import borders
 	@$(BIN)/ruff check .

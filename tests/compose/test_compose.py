@@ -34,7 +34,6 @@ def engine_is_missing() -> str:
 pytestmark = [
     pytest.mark.skipif(bool(engine_is_missing()), reason=engine_is_missing() or "an engine answers"),
     pytest.mark.timeout(600),  # the first build downloads the base install
-    pytest.mark.xdist_group("compose"),
 ]
 
 Compose = Callable[..., subprocess.CompletedProcess[str]]

@@ -1,0 +1,1 @@
+"""What serving costs, beside a plain gRPC server with the same model."""

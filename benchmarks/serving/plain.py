@@ -1,0 +1,56 @@
+"""The server to compare with: grpc.server with 8 threads, a session.run in each handler, no logs, no metrics.
+
+    python -m benchmarks.serving.plain
+
+It decodes the same message and gives the same answer as Scanline's. It prints its address when it serves.
+"""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+
+from scanline.contract import COLUMNS, ROWS, to_network
+from scanline.model import Model
+from scanline.prediction import softmax
+from scanline.v1 import digits_pb2 as pb
+from scanline.v1.digits_pb2_grpc import DigitsServicer, add_DigitsServicer_to_server
+
+THREADS = 8
+
+
+class Plain(DigitsServicer):
+    """Answers each call with a run of its own."""
+
+    def __init__(self) -> None:
+        """Open the shipped int8 model with one thread, as Scanline does."""
+        self._model = Model()
+
+    def Classify(self, request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:  # noqa: ARG002, N802 - gRPC's signature
+        """Run the model on the call's images."""
+        pixels = np.frombuffer(request.pixels, np.uint8).reshape(-1, ROWS, COLUMNS)
+        logits = self._model.run(to_network(pixels))
+        response = pb.ClassifyResponse()
+        for row in softmax(logits, self._model.card.temperature).tolist():
+            confidence = max(row)
+            response.predictions.add(digit=row.index(confidence), confidence=confidence)
+        return response
+
+
+def main() -> None:
+    """Serve until killed."""
+    server = grpc.server(ThreadPoolExecutor(THREADS))
+    # of its four methods the benchmark calls one
+    add_DigitsServicer_to_server(Plain(), server)  # type: ignore[abstract]
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    sys.stdout.write(f"127.0.0.1:{port}\n")
+    sys.stdout.flush()
+    server.wait_for_termination()
+
+
+if __name__ == "__main__":
+    main()

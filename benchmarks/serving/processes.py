@@ -1,0 +1,98 @@
+"""The servers as pinned processes, and what the kernel says of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from scanline.errors import UsageError
+from scanline.v1 import digits_pb2 as pb
+from scanline.v1.digits_pb2_grpc import DigitsStub
+
+SCANLINE: Final = ("-m", "scanline", "serve", "--listen", "127.0.0.1:0", "--log-format", "json")
+SERVERS: Final[Mapping[str, Sequence[str]]] = {
+    "loop": (*SCANLINE, "--transport", "loop"),
+    "threads": (*SCANLINE, "--transport", "threads"),
+    "plain": ("-m", "benchmarks.serving.plain"),
+}
+PLAIN: Final = "plain"
+PATIENCE: Final = 30.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server under measurement.
+
+    Attributes:
+        address: where it listens.
+        pid: its process.
+        ready: seconds from the start of the process to its first answer.
+    """
+
+    address: str
+    pid: int
+    ready: float
+
+    def cpu_seconds(self) -> float:
+        """Give the CPU time that it has used, user and system, all threads (proc(5), /proc/PID/stat)."""
+        after_name = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_mb(self) -> float:
+        """Give its resident memory in MB (10^6 bytes)."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def two_cores() -> tuple[int, int]:
+    """Give the core of the server and the core of the load generator.
+
+    Raises:
+        UsageError: this process may use one core alone.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise UsageError("the benchmark needs two cores: one for the server and one for the load")
+    return cores[0], cores[1]
+
+
+@contextmanager
+def pinned(command: Sequence[str], core: int) -> Iterator[subprocess.Popen[str]]:
+    """Run a Python command on one core until the context is left."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SCANLINE_")}
+    command = ["taskset", "--cpu-list", str(core), sys.executable, *command]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def serving(name: str, core: int) -> Iterator[Running]:
+    """Run one of the servers on a core, from its first answer on."""
+    started = time.perf_counter()
+    with pinned(SERVERS[name], core) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline().strip()
+        address = line if name == PLAIN else str(json.loads(line)["address"])
+        with grpc.insecure_channel(address) as channel:
+            if name == PLAIN:
+                DigitsStub(channel).Classify(pb.ClassifyRequest(pixels=bytes(784)), timeout=PATIENCE)
+            else:
+                answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+                assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        yield Running(address, process.pid, time.perf_counter() - started)

@@ -1,0 +1,64 @@
+"""The trials behind the `edge` recipe: one change at a time, measured on the validation split of MNIST.
+
+    SCANLINE_DATA=... python -m benchmarks.train.ablation VARIANT SEED ...
+
+Prints a JSON line for each trial: the accuracy on the last 5,000 training images after training on the other 55,000.
+The test set is not touched. docs/training.md has the table of what came out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from train import evaluate, loop, processes
+from train.command import split
+from train.data import load
+from train.recipe import PRESETS, Distortion
+from train.settings import Settings
+
+EDGE: Final = PRESETS["edge"]
+# 40 epochs in bfloat16, so that a trial is cheap
+BASE: Final = replace(
+    EDGE.recipe,
+    epochs=40,
+    precision="bfloat16",
+    distortion=Distortion(degrees=13, scale=0.12, shear=0.15, shift=2, elastic=1.6),
+)
+VARIANTS: Final = {
+    "base": BASE,
+    "float32": replace(BASE, precision="float32"),
+    "elastic": replace(BASE, distortion=Distortion(degrees=13, scale=0.12, shear=0.15, shift=2, elastic=2.4)),
+    "long": replace(BASE, epochs=100),
+}
+
+
+def main() -> None:
+    """Run the trials that the command line names."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("variant", choices=VARIANTS)
+    parser.add_argument("seeds", nargs="+", type=int)
+    chosen = parser.parse_args()
+    data = load(["mnist"], Settings(out=Path()).data_dir)
+    with processes.join("auto") as here:
+        part = split(data, hold_out=True, device=here.device)
+        for seed in chosen.seeds:
+            with tempfile.TemporaryDirectory() as run:
+                done = loop.fit(
+                    EDGE.architecture, VARIANTS[chosen.variant], part, seed=seed, run=Path(run), processes=here
+                )
+            answers = evaluate.logits(done.average, part.held_out_images)
+            accuracy = evaluate.accuracy(answers, part.held_out_labels)
+            print(
+                json.dumps(
+                    {"variant": chosen.variant, "seed": seed, "accuracy": accuracy, "seconds": round(done.seconds)}
+                )
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Images a second in training: Scanline's loop, a bare loop, and the tutorials' way, side by side.
+
+    python -m benchmarks.train.speed
+
+All three train the `edge` network on the same digits with the same batch, in turns, on the device that `scanline
+train` would take. The bare loop is forward, backward and step on float data that lies on the device; it neither
+shuffles nor distorts, and keeps no average. The tutorials' way is a DataLoader over Pillow images: one with nothing but
+the conversion to a tensor, one that turns, scales and shifts each image as well (without elastic distortion).
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from scanline import console
+from train import augment, data, initialise, loop, origin, processes, state
+from train.command import split
+from train.objective import Objective
+from train.recipe import PRESETS
+
+Precision = Literal["float32", "bfloat16"]
+EDGE: Final = PRESETS["edge"]
+STEPS: Final = 120
+TURNS: Final = 6
+
+
+class PillowDigits(TorchDataset[tuple[Tensor, int]]):
+    """Digits as Pillow images that become tensors one by one, as in the tutorials."""
+
+    def __init__(self, digits: loop.Digits, *, distorted: bool) -> None:
+        self.images = [Image.fromarray(image) for image in digits.images.cpu().numpy()]
+        self.labels = digits.labels.tolist()
+        self.distorted = distorted
+
+    def __len__(self) -> int:
+        """The number of digits."""
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """One digit, float32 [28, 28], and its label."""
+        image = self.images[index]
+        if self.distorted:
+            angle, scale = random.uniform(-13, 13), random.uniform(0.88, 1.12)  # noqa: S311 - no secret
+            move = (random.uniform(-2, 2), random.uniform(-2, 2))  # noqa: S311 - no secret
+            image = image.rotate(angle, Image.Resampling.BILINEAR, translate=(round(move[0]), round(move[1])))
+            side = round(28 * scale)
+            image = image.resize((side, side), Image.Resampling.BILINEAR).crop((0, 0, 28, 28))
+        return torch.from_numpy(np.asarray(image, np.float32) / 255), self.labels[index]
+
+
+def scanline_loop(digits: loop.Digits, here: processes.Processes, precision: Precision) -> None:
+    """Train for some steps as `scanline train` does."""
+    with tempfile.TemporaryDirectory() as run:
+        recipe = replace(EDGE.recipe, steps=STEPS, precision=precision)
+        loop.fit(EDGE.architecture, recipe, digits, seed=0, run=Path(run), processes=here)
+
+
+def bare_loop(digits: loop.Digits, here: processes.Processes, precision: Precision) -> None:
+    """Train for the same steps with nothing around the network."""
+    rows, batch = augment.to_rows(digits.images), EDGE.recipe.batch
+    step = _stepper(here, precision)
+    for number in range(STEPS):
+        chosen = slice(number * batch, (number + 1) * batch)
+        step(rows[chosen], digits.labels[chosen])
+
+
+def pillow_loop(digits: loop.Digits, here: processes.Processes, *, distorted: bool) -> None:
+    """Train for the same steps from a DataLoader."""
+    loader = DataLoader(PillowDigits(digits, distorted=distorted), EDGE.recipe.batch, shuffle=True)
+    step = _stepper(here, "float32")
+    for _, (rows, labels) in zip(range(STEPS), loader, strict=False):
+        step(rows.to(here.device), labels.to(here.device))
+
+
+def _stepper(here: processes.Processes, precision: Precision) -> Callable[[Tensor, Tensor], None]:
+    network = initialise.draw(EDGE.architecture, EDGE.recipe).to(here.device)
+    objective: nn.Module = Objective(network, EDGE.recipe).to(here.device)
+    optimizer = state.begin(network, EDGE.recipe, steps=STEPS, device=here.device).optimizer
+
+    def step(rows: Tensor, labels: Tensor) -> None:
+        with torch.autocast(here.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            loss: Tensor = objective(rows, labels)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        optimizer.step()
+
+    return step
+
+
+def main() -> None:
+    """Take turns; compare the best of each, which other work on the machine has disturbed least."""
+    with processes.join("auto") as here:
+        few = split(data.load(["uci"], None), hold_out=False, device=here.device)
+        repeats = -(-STEPS * EDGE.recipe.batch // len(few.labels))
+        digits = replace(few, images=few.images.repeat(repeats, 1, 1), labels=few.labels.repeat(repeats))
+        ways: dict[str, Callable[[], None]] = {
+            "scanline train": lambda: scanline_loop(digits, here, "float32"),
+            "bare loop": lambda: bare_loop(digits, here, "float32"),
+            "scanline train, bfloat16": lambda: scanline_loop(digits, here, "bfloat16"),
+            "bare loop, bfloat16": lambda: bare_loop(digits, here, "bfloat16"),
+            "DataLoader, Pillow": lambda: pillow_loop(digits, here, distorted=False),
+            "DataLoader, Pillow, distorted": lambda: pillow_loop(digits, here, distorted=True),
+        }
+        speeds: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(TURNS + 1):
+            for name, train in ways.items():
+                began = time.perf_counter()
+                train()
+                if here.device.type == "cuda":
+                    torch.cuda.synchronize()
+                if turn:  # the first turn warms up
+                    speeds[name].append(STEPS * EDGE.recipe.batch / (time.perf_counter() - began))
+    table = Table("way", "images/s, best", "median", "scanline's gain", title=origin.hardware(here.device))
+    own = max(speeds["scanline train"])
+    for name, found in speeds.items():
+        table.add_row(name, f"{max(found):,.0f}", f"{statistics.median(found):,.0f}", f"{own / max(found):.2f}")
+    console.out.print(table)
+
+
+if __name__ == "__main__":
+    main()

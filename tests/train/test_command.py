@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scanline.cli import main
+from train import checkpoint
+
+
+def train(out: Path, *options: str) -> int:
+    return main(["train", "--data", "uci", "--out", str(out), *options])
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(lines: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def test_a_run_leaves_its_files_and_nothing_else(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == {
+        "config.json", "checkpoint.safetensors", "figures.json", "metrics.jsonl", "report.html", "report.json",
+    }  # fmt: skip
+    lines = metrics(finished)
+    assert [line["step"] for line in lines] == [10 * epoch for epoch in range(1, 25)]
+    assert lines[-1]["loss"] < lines[0]["loss"] / 2
+    assert lines[-1]["validation_accuracy"] > 0.9
+    assert checkpoint.load(finished).figures.accuracy > 0.8
+
+
+def test_the_device_and_the_figures_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "run", "--epochs", "1") == 0
+    shown = capsys.readouterr()
+    assert re.search(r"^training edge \(81,674 weights\) on .*, 1 thread$", shown.err, re.MULTILINE)
+    assert "95 % interval" in shown.out
+    assert "scanline export" in shown.out
+
+
+def test_a_seed_repeats_bit_for_bit(tmp_path: Path) -> None:
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        assert train(tmp_path / name, "--epochs", "2", "--seed", seed) == 0
+    a, b, c = ((tmp_path / name / "checkpoint.safetensors").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+    assert without_times(metrics(tmp_path / "a")) == without_times(metrics(tmp_path / "b"))
+
+
+def test_the_seed_preset_reports_every_50_steps(tmp_path: Path) -> None:
+    assert train(tmp_path / "run", "--preset", "seed", "--epochs", "8") == 0
+    lines = metrics(tmp_path / "run")
+    assert [line["step"] for line in lines] == [1, 51, 101]  # that is, after steps 0, 50 and 100
+    assert lines[0]["batch_accuracy"] < 0.5 < lines[-1]["batch_accuracy"]
+
+
+def test_the_seed_preset_on_mnist(tmp_path: Path, mnist_folder: Path) -> None:
+    out = tmp_path / "run"
+    options = ["--data", "mnist", "--data-dir", str(mnist_folder), "--out", str(out)]
+    assert main(["train", "--preset", "seed", *options]) == 0
+    assert [line["step"] for line in metrics(out)] == [1, *range(51, 502, 50)]
+    assert checkpoint.load(out).figures.accuracy > 0.92
+
+
+def test_a_trial_leaves_the_test_set_alone(tmp_path: Path) -> None:
+    assert train(tmp_path / "run", "--epochs", "1", "--trial") == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["measurements"]["images"] == 119
+    assert "119 training images" in report["figures"]["accuracy_method"]
+    assert report["measurements"]["accuracy"] == metrics(tmp_path / "run")[-1]["validation_accuracy"]
+
+
+def test_a_calibrated_run_trains_on_every_image(tmp_path: Path, finished: Path) -> None:
+    assert train(tmp_path / "run", "--epochs", "1", "--calibrated-by", str(finished)) == 0
+    (line,) = metrics(tmp_path / "run")
+    assert line["step"] == 1437 // 128
+    assert "validation_accuracy" not in line
+    figures, other = (checkpoint.load(run).figures for run in (tmp_path / "run", finished))
+    assert figures.temperature == other.temperature
+    assert figures.temperature_method.startswith("taken from a run that held images out")
+
+
+def test_a_finished_run_is_neither_overwritten_nor_resumed(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "checkpoint.safetensors").stat().st_mtime_ns
+    assert train(finished) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert main(["train", "--resume", "--out", str(finished)]) == 0
+    assert "is finished already" in capsys.readouterr().err
+    assert (finished / "checkpoint.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--epochs", "0"], "--epochs should be greater than or equal to 1, not '0'"),
+        (["--epochs", "many"], "--epochs should be a valid integer"),
+        (["--learning-rate", "nan"], "--learning-rate should be"),
+        (["--learning-rate", "-1"], "--learning-rate should be greater than 0"),
+        (["--seed", "-1"], "--seed should be greater than or equal to 0"),
+        (["--preset", "huge"], "--preset should be 'seed', 'edge' or 'accurate', not 'huge'"),
+        (["--layers", "3"], "unrecognized arguments: --layers 3"),
+        (["--data", "letters"], "--data takes mnist, uci or folder:PATH, not 'letters'"),
+        (["--device", "cuda"], "finds no CUDA device"),
+        (["--trial", "--calibrated-by", "x"], "leave one of them out"),
+    ],
+)  # fmt: skip
+def test_wrong_options_are_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    assert train(tmp_path / "run", *options) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_out_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run").write_text("notes")
+    assert train(tmp_path / "run") == 2
+    assert "it can't be written to: File exists" in capsys.readouterr().err
+    assert (tmp_path / "run").read_text() == "notes"
+
+
+def test_out_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--data", "uci"]) == 2
+    assert "--out is missing" in capsys.readouterr().err
+
+
+def test_calibration_by_an_unsuitable_run_is_refused(
+    tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path / "run", "--calibrated-by", str(tmp_path / "nowhere")) == 1
+    assert "holds no training run" in capsys.readouterr().err
+    assert train(tmp_path / "run", "--preset", "seed", "--calibrated-by", str(finished)) == 2
+    assert "it should be a run of seed that held images out, not one of edge" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_divergence_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "run", "--epochs", "2", "--learning-rate", "1e30") == 1
+    assert re.search(r"the loss is (nan|inf) after step 10.*lower --learning-rate than 1e\+30", capsys.readouterr().err)
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_too_few_images_for_a_batch_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image, ImageDraw
+
+    for digit in range(10):
+        (tmp_path / "own" / str(digit)).mkdir(parents=True)
+        for number in range(3):
+            image = Image.new("L", (28, 28), 255)
+            ImageDraw.Draw(image).text((10, 5 + number), str(digit), font_size=18)
+            image.save(tmp_path / "own" / str(digit) / f"{number}.png")
+    options = ["--data", f"folder:{tmp_path / 'own'}", "--out", str(tmp_path / "run")]
+    assert main(["train", *options]) == 1
+    assert "there are 28 images to train on, fewer than one batch of 128" in capsys.readouterr().err
+
+
+def test_options_are_read_without_the_packages_of_training() -> None:
+    code = (
+        "import sys, train.settings; "
+        "assert not {'torch', 'sklearn', 'safetensors', 'matplotlib'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from train import calibration, data, measure
+from train.model import Architecture, DigitLSTM
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_temperature_that_spoilt_the_logits_is_found(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(20_000, 10, generator=generator)
+    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator).squeeze(1)
+    assert calibration.fit_temperature(logits * temperature, labels) == pytest.approx(temperature, rel=0.05)
+
+
+def test_calibration_error_is_the_distance_of_confidence_from_accuracy() -> None:
+    logits = torch.zeros(100, 10)
+    logits[:, 3] = torch.tensor(9.0).log()  # the answer is 3 at confidence 9 / (9 + 9) = 0.5
+    labels = torch.tensor([3] * 80 + [4] * 20)
+    bins = calibration.reliability(logits, labels, 1.0)
+    assert [bin_.count for bin_ in bins] == [100]
+    assert calibration.expected_error(bins) == pytest.approx(0.3)
+
+
+def test_measurements_agree_with_one_another(uci: data.Dataset) -> None:
+    torch.manual_seed(0)
+    network = DigitLSTM(Architecture(hidden=16))
+    images, labels = torch.tensor(uci.test_images), torch.tensor(uci.test_labels)
+    found = measure.measure(network, images, labels, temperature=2.0)
+
+    assert found.images == 360
+    assert [sum(row) for row in found.confusion] == torch.bincount(labels, minlength=10).tolist()
+    assert sum(found.confusion[digit][digit] for digit in range(10)) / 360 == pytest.approx(found.accuracy)
+    assert found.interval[0] < found.accuracy < found.interval[1]
+    assert found.rows is not None
+    assert len(found.rows) == 28
+    assert found.rows[-1] == pytest.approx(found.accuracy)
+    assert sum(bin_.count for bin_ in found.reliability) == 360
+
+    assert len(found.mistakes) == 25
+    confidences = [mistake.confidence for mistake in found.mistakes]
+    assert confidences == sorted(confidences, reverse=True)
+    for mistake in found.mistakes:
+        assert mistake.label == labels[mistake.index] != mistake.answer
+        shares = (network(images[mistake.index : mistake.index + 1] / 255) / 2.0).softmax(dim=1)[0]
+        assert shares[mistake.answer].item() == pytest.approx(mistake.confidence, abs=1e-4)
+
+    kinds = {entry.distortion for entry in found.distorted}
+    assert kinds == {"rotate", "shift", "blur", "noise", "thickness", "contrast"}
+
+
+def test_the_interval_is_wilsons(uci: data.Dataset) -> None:
+    network = DigitLSTM(Architecture(hidden=4))
+    images = torch.tensor(uci.test_images[:10])
+    with torch.no_grad():
+        network.head.weight.zero_()
+        network.head.bias.copy_(torch.arange(10.0))  # the answer is always 9
+    labels = torch.tensor([9] * 9 + [0])
+    low, high = measure.measure(network, images, labels, 1.0).interval
+    assert (low, high) == pytest.approx((0.5958, 0.9821), abs=1e-4)  # 9 of 10, from the literature's tables
+
+
+def test_a_network_that_looks_ahead_has_no_accuracy_by_row(uci: data.Dataset) -> None:
+    network = DigitLSTM(Architecture(hidden=4, bidirectional=True))
+    found = measure.measure(network, torch.tensor(uci.test_images[:20]), torch.tensor(uci.test_labels[:20]), 1.0)
+    assert found.rows is None

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional
+
+from train.model import Architecture, DigitLSTM
+from train.objective import Objective
+from train.recipe import PRESETS
+
+ROWS = torch.rand(6, 28, 28)
+LABELS = torch.tensor([0, 1, 2, 3, 4, 5])
+PLAIN = replace(PRESETS["seed"].recipe, early_rows=0.0)
+
+
+def test_without_early_rows_it_is_the_cross_entropy_of_the_last_answer() -> None:
+    network = DigitLSTM(Architecture(hidden=8))
+    torch.testing.assert_close(Objective(network, PLAIN)(ROWS, LABELS), functional.cross_entropy(network(ROWS), LABELS))
+
+
+def test_early_answers_count_by_the_square_of_their_row() -> None:
+    network = DigitLSTM(Architecture(hidden=8))
+    answers = network.every_row(ROWS)
+    each = [functional.cross_entropy(answers[:, row], LABELS).item() for row in range(28)]
+    squares = [row**2 for row in range(1, 28)]
+    early = sum(square * loss for square, loss in zip(squares, each[:27], strict=True)) / sum(squares)
+    found = Objective(network, replace(PLAIN, early_rows=0.25))(ROWS, LABELS)
+    assert found.item() == pytest.approx(0.25 * early + 0.75 * each[27], rel=1e-5)
+
+
+def test_label_smoothing_costs_certainty() -> None:
+    network = DigitLSTM(Architecture(hidden=8))
+    with torch.no_grad():
+        network.head.weight.zero_()
+        network.head.bias.copy_(torch.tensor([50.0] + [0.0] * 9))  # sure of 0
+    zeros = torch.zeros(6, dtype=torch.int64)
+    smoothed = replace(PLAIN, label_smoothing=0.1)
+    assert Objective(network, PLAIN)(ROWS, zeros).item() == pytest.approx(0, abs=1e-6)
+    assert Objective(network, smoothed)(ROWS, zeros).item() == pytest.approx(0.1 * 0.9 * 50, rel=1e-3)

@@ -1,0 +1,100 @@
+"""Runs that are stopped, by Ctrl-C or without warning, and go on."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scanline.cli import main
+from tests.train.conftest import Process
+from train import checkpoint
+
+OPTIONS = ["--data", "uci", "--epochs", "6", "--seed", "5"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert main(["train", *OPTIONS, "--out", str(run)]) == 0
+    return run
+
+
+def stop(process: Process, number: signal.Signals) -> str:
+    """Send a signal as soon as the run has shown its second epoch, so that it strikes in or about the third."""
+    assert process.stderr is not None
+    shown = []
+    for line in process.stderr:
+        shown.append(line)
+        if line.startswith("step 20 "):
+            break
+    process.send_signal(number)
+    return "".join(shown) + process.communicate()[1]
+
+
+def assert_same(run: Path, uninterrupted: Path) -> None:
+    assert (run / "checkpoint.safetensors").read_bytes() == (uninterrupted / "checkpoint.safetensors").read_bytes()
+    histories = [json.loads((path / "report.json").read_text())["history"] for path in (run, uninterrupted)]
+    for line in histories[0] + histories[1]:
+        del line["seconds"]
+    assert histories[0] == histories[1]
+
+
+def test_a_killed_run_goes_on_to_the_same_result(
+    spawn: Callable[..., Process], tmp_path: Path, uninterrupted: Path
+) -> None:
+    process = spawn("-m", "scanline", "train", *OPTIONS, "--out", str(tmp_path / "run"))
+    stop(process, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+    assert main(["train", "--resume", "--out", str(tmp_path / "run")]) == 0
+    assert_same(tmp_path / "run", uninterrupted)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(spawn: Callable[..., Process], tmp_path: Path, uninterrupted: Path) -> None:
+    process = spawn("-m", "scanline", "train", *OPTIONS, "--out", str(tmp_path / "run"))
+    shown = stop(process, signal.SIGINT)
+    assert process.returncode == 130
+    assert f"stopped; `scanline train --resume --out {tmp_path / 'run'}` goes on" in shown
+    assert "Traceback" not in shown
+    assert main(["train", "--resume", "--out", str(tmp_path / "run")]) == 0
+    assert_same(tmp_path / "run", uninterrupted)
+
+
+def test_only_what_the_run_began_with_may_be_given_again(
+    spawn: Callable[..., Process], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    process = spawn("-m", "scanline", "train", *OPTIONS, "--out", run)
+    stop(process, signal.SIGKILL)
+    assert main(["train", "--resume", "--out", run, "--epochs", "9", "--seed", "5"]) == 2
+    assert "began with other options: --epochs was 6, not 9" in capsys.readouterr().err
+
+    state = tmp_path / "run" / "state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    assert main(["train", "--resume", *OPTIONS, "--out", run]) == 1
+    assert "state.pt is damaged" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_the_data_that_it_began_with(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SCANLINE_DATA", raising=False)
+    config = checkpoint.load_config(finished)
+    checkpoint.save_config(tmp_path, replace(config, dataset_sha256="0" * 64))
+    assert main(["train", "--resume", "--out", str(tmp_path)]) == 1
+    assert f"its checksum was {'0' * 64}, now it is {config.dataset_sha256}" in capsys.readouterr().err
+
+    folder = str(tmp_path / "mnist")
+    checkpoint.save_config(tmp_path, replace(config, data=("mnist",), data_dir=folder))
+    assert main(["train", "--resume", "--out", str(tmp_path)]) == 2
+    assert f"{folder} holds neither train-images-idx3-ubyte" in capsys.readouterr().err
+
+
+def test_nothing_to_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--resume", "--out", str(tmp_path)]) == 1
+    assert "holds no training run" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Training: a data set in, a run's folder out (checkpoint, configuration, figures, report)."""

@@ -1,0 +1,209 @@
+"""`scanline train`: from a data set to a run's folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import torch
+from rich.table import Table
+
+from scanline import console
+from scanline.errors import ModelError, UsageError
+from train import calibration, checkpoint, data, evaluate, loop, measure, origin, processes, report, state
+from train.checkpoint import Config, Figures
+from train.loop import Digits
+from train.model import DigitLSTM
+from train.recipe import PRESETS, Recipe
+from train.settings import Settings
+
+INTERRUPTED: Final = 130  # what a shell gives for a process that SIGINT ended
+
+
+def run(settings: Settings) -> int:
+    """Train, measure, and write the run's folder.
+
+    Raises:
+        UsageError: options that contradict one another, or the run that is to go on.
+        InputError: data that can't be used.
+        ModelError: a run to go on with, or to be calibrated by, that is missing or damaged.
+        DivergenceError: the loss is not finite.
+    """
+    with processes.join(settings.device) as here:
+        config, dataset = _resume(settings) if settings.resume else _begin(settings, here)
+        if (settings.out / checkpoint.FIGURES).exists():
+            console.err.print(f"{settings.out} is finished already")
+            return 0
+        if here.rank == 0:
+            console.err.print(f"training {config.preset} ({config.parameters:,} weights) on {config.hardware}")
+        digits = split(dataset, hold_out=config.calibrated_by is None, device=here.device)
+        try:
+            training = loop.fit(
+                config.architecture, config.recipe, digits, seed=config.seed, run=settings.out, processes=here
+            )
+        except KeyboardInterrupt:
+            console.err.print(f"stopped; `scanline train --resume --out {settings.out}` goes on", markup=False)
+            return INTERRUPTED
+        if here.rank == 0:
+            _finish(settings, config, dataset, digits, training)
+    return 0
+
+
+def split(dataset: data.Dataset, *, hold_out: bool, device: torch.device) -> Digits:
+    """Bring the training images to the device.
+
+    Args:
+        dataset: the data.
+        hold_out: whether to keep the validation split out of training.
+        device: where the run computes.
+    """
+    held_out = dataset.held_out & hold_out
+    return Digits(
+        images=torch.tensor(dataset.train_images[~held_out], device=device),
+        labels=torch.tensor(dataset.train_labels[~held_out], device=device),
+        held_out_images=torch.tensor(dataset.train_images[held_out], device=device),
+        held_out_labels=torch.tensor(dataset.train_labels[held_out], device=device),
+    )
+
+
+def _begin(settings: Settings, here: processes.Processes) -> tuple[Config, data.Dataset]:
+    if here.rank == 0 and (settings.out / checkpoint.CONFIG).exists():
+        raise UsageError(f"{settings.out} holds a run already: go on with it by --resume, or choose another --out")
+    _check_calibrated_by(settings)
+    dataset = data.load(settings.data, settings.data_dir)
+    preset = PRESETS[settings.preset]
+    config = Config(
+        preset=settings.preset,
+        architecture=preset.architecture,
+        parameters=DigitLSTM(preset.architecture).trained_weights(),
+        recipe=_changed(preset.recipe, settings),
+        data=settings.data,
+        data_dir=None if settings.data_dir is None else str(settings.data_dir),
+        dataset=dataset.name,
+        dataset_sha256=dataset.sha256,
+        trial=settings.trial,
+        calibrated_by=None if settings.calibrated_by is None else str(settings.calibrated_by),
+        seed=settings.seed,
+        device=here.device.type,
+        hardware=origin.hardware(here.device),
+        processes=here.count,
+        torch=torch.__version__,
+        source_revision=origin.source_revision(),
+    )
+    if here.rank == 0:
+        try:
+            settings.out.mkdir(parents=True, exist_ok=True)
+            checkpoint.save_config(settings.out, config)
+        except OSError as error:
+            raise UsageError(f"--out {settings.out}: it can't be written to: {error.strerror}") from None
+    return config, dataset
+
+
+def _check_calibrated_by(settings: Settings) -> None:
+    if settings.calibrated_by is None:
+        return
+    if settings.trial:
+        raise UsageError("--trial measures on the images that --calibrated-by trains on: leave one of them out")
+    other = checkpoint.load(settings.calibrated_by).config
+    if other.preset != settings.preset or other.calibrated_by is not None:
+        raise UsageError(
+            f"--calibrated-by {settings.calibrated_by}: it should be a run of {settings.preset} that held images out, "
+            f"not one of {other.preset} calibrated by {other.calibrated_by or 'its own held-out images'}"
+        )
+
+
+def _changed(recipe: Recipe, settings: Settings) -> Recipe:
+    if settings.epochs is not None:
+        recipe = replace(recipe, epochs=settings.epochs, steps=None)
+    if settings.learning_rate is not None:
+        recipe = replace(recipe, learning_rate=settings.learning_rate)
+    return replace(recipe, precision=settings.precision)
+
+
+def _resume(settings: Settings) -> tuple[Config, data.Dataset]:
+    config = checkpoint.load_config(settings.out)
+    begun = {
+        "preset": config.preset,
+        "data": config.data,
+        "trial": config.trial,
+        "calibrated_by": config.calibrated_by and Path(config.calibrated_by),
+        "seed": config.seed,
+        "epochs": config.recipe.epochs,
+        "learning_rate": config.recipe.learning_rate,
+        "precision": config.recipe.precision,
+    }
+    differing = [
+        f"--{name.replace('_', '-')} was {value}, not {getattr(settings, name)}"
+        for name, value in begun.items()
+        if name in settings.model_fields_set and getattr(settings, name) != value
+    ]
+    if differing:
+        raise UsageError(f"the run in {settings.out} began with other options: {'; '.join(differing)}")
+    begun_with = None if config.data_dir is None else Path(config.data_dir)
+    dataset = data.load(config.data, settings.data_dir or begun_with)
+    if dataset.sha256 != config.dataset_sha256:
+        raise ModelError(
+            f"the run in {settings.out} began with other data: its checksum was {config.dataset_sha256}, "
+            f"now it is {dataset.sha256}"
+        )
+    return config, dataset
+
+
+def _finish(
+    settings: Settings, config: Config, dataset: data.Dataset, digits: Digits, training: state.Training
+) -> None:
+    """Calibrate and measure the network, and write everything that makes the run a finished one."""
+    network, device = training.average, digits.labels.device
+    temperature, temperature_method = _temperature(config, network, digits)
+    if config.trial:
+        images, labels = digits.held_out_images, digits.held_out_labels
+        which = "training images, which were held out; the test set was not touched"
+    else:
+        images = torch.tensor(dataset.test_images, device=device)
+        labels = torch.tensor(dataset.test_labels, device=device)
+        which = "test images, once, after training"
+    measured = measure.measure(network, images, labels, temperature)
+    figures = Figures(
+        accuracy=measured.accuracy,
+        accuracy_method=f"measured on {dataset.name}'s {measured.images:,} {which}",
+        temperature=temperature,
+        temperature_method=temperature_method,
+        seconds=training.seconds,
+    )
+    report.write(
+        settings.out,
+        config=config,
+        figures=figures,
+        measurements=measured,
+        history=training.history,
+        images=images.cpu().numpy(),
+    )
+    checkpoint.save(settings.out, network, figures)
+    (settings.out / state.STATE).unlink()
+    _show(settings, config, figures, measured)
+
+
+def _temperature(config: Config, network: DigitLSTM, digits: Digits) -> tuple[float, str]:
+    """Give the temperature and how it was found."""
+    if config.calibrated_by is not None:
+        figures = checkpoint.load(Path(config.calibrated_by)).figures
+        return figures.temperature, f"taken from a run that held images out: {figures.temperature_method}"
+    answers = evaluate.logits(network, digits.held_out_images)
+    count = f"{len(answers):,} training images, which were held out"
+    if evaluate.accuracy(answers, digits.held_out_labels) == 1:
+        return 1.0, f"left alone, because no answer was wrong on {count}"
+    return calibration.fit_temperature(answers, digits.held_out_labels), f"fitted on {count}"
+
+
+def _show(settings: Settings, config: Config, figures: Figures, measured: measure.Measurements) -> None:
+    low, high = measured.interval
+    table = Table(title=f"{config.preset} on {config.dataset}", show_header=False)
+    table.add_row("accuracy", f"{measured.accuracy:.2%}, 95 % interval {low:.2%} to {high:.2%}")
+    table.add_row("", figures.accuracy_method)
+    table.add_row("calibration error", f"{measured.calibration_error_scaled:.2%}")
+    table.add_row("temperature", f"{figures.temperature:.3f}, {figures.temperature_method}")
+    table.add_row("time", f"{figures.seconds:.1f} s of training")
+    console.out.print(table)
+    console.out.print(f"report: {settings.out / report.HTML}", markup=False)
+    console.out.print(f"next: scanline export {settings.out} --out artifacts/{settings.out.name}", markup=False)

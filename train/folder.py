@@ -1,0 +1,52 @@
+"""Digits of one's own: a folder with one folder of image files for each digit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scanline import console, preprocess
+from scanline.contract import COLUMNS, LABELS, ROWS
+from scanline.errors import InputError, UsageError
+
+SHOWN_FAILURES: Final = 5
+
+
+def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Read PATH/<label>/*.png and bring each image to the network's world (scanline.preprocess).
+
+    Args:
+        path: holds folders named 0 to 9; other names beside them are refused, so that no digits are left out unseen.
+
+    Returns:
+        The images, uint8 [n, 28, 28], and their labels, int64 [n], in the order of the labels and file names.
+
+    Raises:
+        UsageError: the folder is missing, or is not laid out as it should be.
+        InputError: image files can't be read; it counts them and names the first.
+    """
+    if not path.is_dir():
+        raise UsageError(f"--data folder:{path}: there is no such folder")
+    strangers = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and entry.name not in set(LABELS))
+    if strangers:
+        raise UsageError(f"--data folder:{path}: its folders should be named 0 to 9, not {', '.join(strangers)}")
+    files = [(file, int(label)) for label in LABELS for file in sorted((path / label).glob("*.png"))]
+    if not files:
+        raise UsageError(f"--data folder:{path}: there is no image; they should be {path / '<label>' / '*.png'}")
+
+    images, failures = [], []
+    with console.progress("images") as bar:
+        for file, _ in bar.track(files, description=f"reading {path.name}"):
+            try:
+                images.append(preprocess.to_rows(file))
+            except InputError as error:
+                failures.append(f"{file}: {error}")
+    if failures:
+        shown = "; ".join(failures[:SHOWN_FAILURES])
+        raise InputError(
+            f"{len(failures)} of {len(files)} images in {path} can't be used, repair or remove them: {shown}"
+        )
+    return np.stack(images).reshape(-1, ROWS, COLUMNS), np.array([label for _, label in files], np.int64)

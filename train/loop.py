@@ -1,0 +1,175 @@
+"""The training loop.
+
+All data lies on the device, and no step waits for it; only a line of metrics does. Every random draw comes from the
+run's seed and the number of the epoch or step, so a run repeats, and a run that was stopped goes on as if it had not
+been.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from scanline import console
+from scanline.errors import DivergenceError, InputError, UsageError
+from train import augment, evaluate, initialise, interrupt, state
+from train.model import Architecture
+from train.objective import Objective
+from train.processes import Processes
+from train.recipe import Recipe
+
+# what a random number is for
+FIRST_WEIGHTS: Final = 0
+ORDER_OF_EPOCH: Final = 1
+DRAWS_OF_STEP: Final = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Digits:
+    """The data of a run, on its device.
+
+    Attributes:
+        images: uint8 [n, 28, 28], to train on.
+        labels: int64 [n].
+        held_out_images: uint8 [m, 28, 28], to watch the accuracy on; m may be 0.
+        held_out_labels: int64 [m].
+    """
+
+    images: Tensor
+    labels: Tensor
+    held_out_images: Tensor
+    held_out_labels: Tensor
+
+
+def fit(
+    architecture: Architecture, recipe: Recipe, digits: Digits, *, seed: int, run: Path, processes: Processes
+) -> state.Training:
+    """Train a network, from the beginning or from where the run's folder says that it was stopped.
+
+    Args:
+        architecture: its shape.
+        recipe: how it is trained.
+        digits: on what.
+        seed: 0 or more.
+        run: the folder for metrics.jsonl and the state, which are written after every epoch.
+        processes: those that share each batch.
+
+    Returns:
+        The state after the last step; `average` is the network to keep.
+
+    Raises:
+        InputError: there are fewer images than one batch has.
+        UsageError: the processes can't share a batch evenly.
+        DivergenceError: the loss is not finite.
+        KeyboardInterrupt: Ctrl-C; the state is saved.
+    """
+    batches, steps = _count(recipe, len(digits.labels), processes)
+    _seed(seed, FIRST_WEIGHTS, 0)
+    network = initialise.draw(architecture, recipe).to(processes.device)
+    training = state.begin(network, recipe, steps=steps, device=processes.device)
+    training.restore(run)
+    objective: nn.Module = Objective(network, recipe).to(processes.device)
+    if processes.count > 1:
+        objective = DistributedDataParallel(objective)
+
+    bar = console.progress("steps")
+    bar.disable = bar.disable or processes.rank > 0
+    with bar, interrupt.deferred() as stop:
+        task = bar.add_task("training", total=steps, completed=training.step)
+        order, began = torch.empty(0), time.perf_counter() - training.seconds
+        for step in range(training.step, steps):
+            epoch, batch = divmod(step, batches)
+            if batch == 0 or not len(order):
+                _seed(seed, ORDER_OF_EPOCH, epoch)
+                order = torch.randperm(len(digits.labels), device=processes.device)
+            _seed(seed, DRAWS_OF_STEP, step)
+            rows, labels = _batch(digits, order[batch * recipe.batch :][: recipe.batch], recipe, processes)
+            _step(training, objective, recipe, rows, labels)
+            training.seconds = time.perf_counter() - began
+            bar.advance(task)
+
+            if (step + 1) % batches == 0 if recipe.report_every is None else step % recipe.report_every == 0:
+                _report(training, recipe, digits, (rows, labels), processes)
+            if processes.rank == 0 and ((step + 1) % batches == 0 or step + 1 == steps or stop.is_set()):
+                training.save(run)
+            if stop.is_set():
+                raise KeyboardInterrupt
+    return training
+
+
+def _count(recipe: Recipe, images: int, processes: Processes) -> tuple[int, int]:
+    """Give the steps of an epoch and of the run."""
+    if recipe.batch % processes.count:
+        raise UsageError(f"a batch of {recipe.batch} images can't be shared evenly by {processes.count} processes")
+    if images < recipe.batch:
+        raise InputError(
+            f"there are {images} images to train on, fewer than one batch of {recipe.batch}: add images, or join the "
+            f"data with `--data mnist`"
+        )
+    batches = images // recipe.batch  # the rest of an epoch's random order is left out
+    return batches, recipe.epochs * batches if recipe.steps is None else recipe.steps
+
+
+def _seed(seed: int, purpose: int, number: int) -> None:
+    """Set every device's default generator; SeedSequence makes unrelated states of neighbouring numbers."""
+    torch.manual_seed(int(np.random.SeedSequence((seed, purpose, number)).generate_state(1)[0]))
+
+
+def _batch(digits: Digits, chosen: Tensor, recipe: Recipe, processes: Processes) -> tuple[Tensor, Tensor]:
+    """Give this process's share of a batch, bent: float32 [share, 28, 28] and int64 [share]."""
+    share = processes.share(recipe.batch)
+    rows, labels = augment.to_rows(digits.images[chosen[share]]), digits.labels[chosen[share]]
+    if recipe.distortion is not None:  # drawn for the whole batch, so that the number of processes changes nothing
+        rows = augment.bend(rows, augment.draw(recipe.distortion, recipe.batch, processes.device)[share])
+    return rows, labels
+
+
+def _step(training: state.Training, objective: nn.Module, recipe: Recipe, rows: Tensor, labels: Tensor) -> None:
+    """Change the weights once, and let their running mean follow."""
+    training.network.train()
+    with torch.autocast(rows.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        loss: Tensor = objective(rows, labels)
+    training.optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    training.optimizer.step()
+    training.schedule.step()
+    training.loss_sum += loss.detach()
+    decay = min(recipe.average_decay, training.step / (training.step + 10))  # the first weights are soon forgotten
+    with torch.no_grad():
+        for mean, weights in zip(training.average.parameters(), training.network.parameters(), strict=True):
+            mean.lerp_(weights, 1 - decay)
+    training.step += 1
+
+
+def _report(
+    training: state.Training, recipe: Recipe, digits: Digits, batch: tuple[Tensor, Tensor], processes: Processes
+) -> None:
+    """Add a line to the history: here the host waits for the device."""
+    if processes.count > 1:
+        distributed.all_reduce(training.loss_sum)
+    steps = training.step - (int(training.history[-1]["step"]) if training.history else 0)
+    loss = training.loss_sum.item() / steps / processes.count
+    training.loss_sum.zero_()
+    if not math.isfinite(loss):
+        raise DivergenceError(
+            f"the loss is {loss} after step {training.step}, so the weights are lost; try again with a lower "
+            f"--learning-rate than {recipe.learning_rate:g}, or look for unusual images in the data"
+        )
+    line = {"step": training.step, "loss": loss, "seconds": round(training.seconds, 3)}
+    if recipe.report_every is not None:  # on the batch that the step was made with, after it
+        rows, labels = batch
+        line["batch_accuracy"] = evaluate.accuracy(evaluate.logits(training.network, rows), labels)
+    elif len(digits.held_out_labels):
+        answers = evaluate.logits(training.average, digits.held_out_images)
+        line["validation_accuracy"] = evaluate.accuracy(answers, digits.held_out_labels)
+    training.history.append(line)
+    if processes.rank == 0:
+        console.err.print(" ".join(f"{name} {value:.5g}" for name, value in line.items()))

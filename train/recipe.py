@@ -1,0 +1,123 @@
+"""The presets: what each network looks like, and how it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from train.model import Architecture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distortion:
+    """How far training images are bent at most; every image and every step draws its own.
+
+    Attributes:
+        degrees: rotation, either way.
+        scale: enlargement or reduction, as a share, for each axis by itself.
+        shear: displacement of a row by this share of its distance from the middle.
+        shift: displacement in pixels, for each axis by itself.
+        elastic: displacement in pixels of each of 5x5 control points, for each axis by itself.
+    """
+
+    degrees: float
+    scale: float
+    shear: float
+    shift: float
+    elastic: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        initialisation: how the weights are drawn (train.initialise).
+        epochs: the times that every training image is shown, where `steps` is None.
+        steps: the number of batches in all, or None.
+        batch: images a step, over all processes.
+        learning_rate: that of Adam; with `one_cycle` the highest.
+        one_cycle: whether the learning rate rises to the highest and falls to almost 0 (Smith and Topin 2018,
+            arXiv:1708.07120).
+        weight_decay: that of AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101); at 0 this is Adam.
+        label_smoothing: the share of the target that is spread over all digits.
+        early_rows: the share of the loss on the answers after rows 1 to 27, which rises with the square of the row;
+            the answer after row 28 has the rest.
+        average_decay: the network that is kept is a running mean of the trained weights with this decay; at 0 it is
+            the trained weights themselves.
+        report_every: steps between two lines of metrics, with the accuracy on the step's own batch; None for a line
+            an epoch, with the accuracy on the held-out images.
+        distortion: how training images are bent, or None.
+        precision: what the network computes with in training; weights, optimizer and loss are float32 all the same.
+            bfloat16 is much faster where the processor has matrix units for it (CUDA, AMX) and slower elsewhere.
+    """
+
+    initialisation: Literal["tutorial", "orthogonal"]
+    epochs: int
+    steps: int | None = None
+    batch: int
+    learning_rate: float
+    one_cycle: bool
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    early_rows: float = 0.0
+    average_decay: float = 0.0
+    report_every: int | None = None
+    distortion: Distortion | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A network and its recipe."""
+
+    architecture: Architecture
+    recipe: Recipe
+
+
+PRESETS: Final = {
+    # The TensorFlow tutorial's network and recipe, to the letter.
+    "seed": Preset(
+        architecture=Architecture(hidden=128, projection=128),
+        recipe=Recipe(
+            initialisation="tutorial",
+            epochs=1,
+            steps=501,
+            batch=100,
+            learning_rate=1e-3,
+            one_cycle=False,
+            report_every=50,
+        ),
+    ),
+    # The smallest network that reads digits well: it must stay under 90,000 weights and 100,000 bytes as int8.
+    "edge": Preset(
+        architecture=Architecture(hidden=128),
+        recipe=Recipe(
+            initialisation="orthogonal",
+            epochs=100,
+            batch=128,
+            learning_rate=5e-3,
+            one_cycle=True,
+            weight_decay=0.02,
+            label_smoothing=0.02,
+            early_rows=1 / 3,
+            average_decay=0.999,
+            distortion=Distortion(degrees=13, scale=0.12, shear=0.15, shift=2, elastic=1.6),
+        ),
+    ),
+    # Accuracy first: every step sees a row and a column, two layers read both ways. Under 2 million weights.
+    "accurate": Preset(
+        architecture=Architecture(hidden=224, layers=2, bidirectional=True, columns=True, dropout=0.2),
+        recipe=Recipe(
+            initialisation="orthogonal",
+            epochs=100,
+            batch=256,
+            learning_rate=3e-3,
+            one_cycle=True,
+            weight_decay=0.05,
+            label_smoothing=0.02,
+            average_decay=0.999,
+            distortion=Distortion(degrees=13, scale=0.12, shear=0.15, shift=2, elastic=1.6),
+        ),
+    ),
+}
