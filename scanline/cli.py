@@ -40,7 +40,7 @@ COMMANDS: Final = {
 }
 # What each extra brings, by the name it is imported under: a missing one is told apart from a broken import.
 EXTRA_MODULES: Final = {
-    "train": {"torch", "safetensors", "sklearn"},
+    "train": {"torch", "safetensors", "sklearn", "matplotlib"},
     "export": {"torch", "safetensors", "sklearn", "onnx", "matplotlib"},
 }
 

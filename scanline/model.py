@@ -63,7 +63,7 @@ class Model:
         content = self.path.read_bytes()
         self.version = hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
         self._session = open_session(content, self.path, threads)
-        self.card = ModelCard.from_metadata(self._session.get_modelmeta().custom_metadata_map)
+        self.card = read_card(self._session, self.path)
         _check_signature(self._session, self.path)
 
     def run(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -88,7 +88,7 @@ class StepModel:
             ModelError: onnxruntime can't load it, or it is no step file.
         """
         self._session = open_session(path.read_bytes(), path, threads=1)
-        self.card = ModelCard.from_metadata(self._session.get_modelmeta().custom_metadata_map)
+        self.card = read_card(self._session, path)
         inputs = {node.name: node.shape for node in self._session.get_inputs()}
         outputs = [node.name for node in self._session.get_outputs()]
         if [*inputs] != STEP_INPUTS or outputs != STEP_OUTPUTS:
@@ -150,6 +150,19 @@ def open_session(
         raise ModelError(
             f"onnxruntime can't load the model {path}: {reason}; it may be damaged, export it again"
         ) from None
+
+
+def read_card(session: ort.InferenceSession, path: Path) -> ModelCard:
+    """Give the card of a model that is loaded.
+
+    Raises:
+        ModelError: it is missing, damaged, or disagrees with this release.
+    """
+    try:
+        metadata = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError:
+        raise ModelError(f"the metadata of the model {path} is damaged: it is not text; export it again") from None
+    return ModelCard.from_metadata(metadata)
 
 
 def _check_signature(session: ort.InferenceSession, path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from scanline.console import out
 from serve import logs
 from serve.lifecycle import Server, stop_on_signals
@@ -19,7 +22,10 @@ def run(settings: Settings) -> int:
     restore = stop_on_signals(server)
     try:
         server.start()
-        server.run_until_stopped()
+        closed = server.run_until_stopped()
     finally:
         restore()
+    if not closed:
+        sys.stderr.flush()
+        os._exit(0)  # Python itself would wait for the threads that never end
     return 0

@@ -237,4 +237,5 @@ class DigitService:
 
     def _check_version(self, version: str) -> None:
         if version not in {"", self._model.version}:
-            raise UnknownVersionError(f"model version {version!r} is not loaded; {self._model.version!r} is")
+            # cut, since it comes from outside and goes into a header and the log
+            raise UnknownVersionError(f"model version {version[:64]!r} is not loaded; {self._model.version!r} is")

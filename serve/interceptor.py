@@ -1,7 +1,8 @@
-"""Puts serve.calls around the handlers of our own services; health and reflection go by untouched."""
+"""Puts serve.calls around the handlers of our own services, and the bounds that all share around every service."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
@@ -10,20 +11,28 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from scanline.v1 import digits_pb2
+from serve import status
 from serve.calls import Calls
-from serve.errors import BadRequestError
+from serve.errors import BadRequestError, CallError, FullError
 
+STREAM_RETRY_AFTER: Final = 1.0
 OWN_METHODS: Final = f"/{digits_pb2.DESCRIPTOR.package}."
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class CallInterceptor(grpc.ServerInterceptor):
-    """Surrounds each call: counted, named, its errors turned into a status, logged."""
+    """Surrounds each call of ours: counted, named, its errors turned into a status, logged.
 
-    def __init__(self, calls: Calls) -> None:
-        """Report to the calls under way."""
+    Of all services, health and reflection too, it bounds the open streams, each of which holds a thread, and answers
+    what is no message with INVALID_ARGUMENT.
+    """
+
+    def __init__(self, calls: Calls, max_streams: int) -> None:
+        """Report to the calls under way, and let so many streams be open at once."""
         self._calls = calls
+        self._max_streams = max_streams
+        self._streams = threading.BoundedSemaphore(max_streams)
         self._handlers: dict[str, Handler] = {}
 
     def intercept_service(
@@ -41,9 +50,8 @@ class CallInterceptor(grpc.ServerInterceptor):
         return self._handlers[method]
 
     def wrap(self, method: str, handler: Handler) -> Handler:
-        """Put what surrounds a call around a handler; give other services' handlers back as they are."""
-        if not method.startswith(OWN_METHODS):
-            return handler
+        """Put what surrounds a call around a handler."""
+        surround = self._surround if method.startswith(OWN_METHODS) else _answer_errors
         codec = {
             "request_deserializer": _tolerant(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
@@ -52,16 +60,25 @@ class CallInterceptor(grpc.ServerInterceptor):
             behaviour = handler.unary_unary
 
             def unary(request: Any, context: grpc.ServicerContext) -> Any:
-                with self._surround(method, context):
+                with surround(method, context):
                     return behaviour(_readable(request), context)
 
             return grpc.unary_unary_rpc_method_handler(unary, **codec)
 
+        if handler.unary_stream is not None:
+            updates: Callable[..., Any] = handler.unary_stream
+
+            def watch(request: Any, context: grpc.ServicerContext, *say: Any) -> Any:
+                with surround(method, context):
+                    return updates(_readable(request), context, *say)
+
+            return grpc.unary_stream_rpc_method_handler(watch, **codec)
+
         stream_behaviour = handler.stream_stream
-        assert stream_behaviour is not None, f"{method} is of a kind that no service of ours has"
+        assert stream_behaviour is not None, f"{method} is of a kind that no service has"
 
         def stream(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._surround(method, context):
+            with surround(method, context), self._stream():
                 yield from stream_behaviour(map(_readable, requests), context)
 
         return grpc.stream_stream_rpc_method_handler(stream, **codec)
@@ -75,6 +92,26 @@ class CallInterceptor(grpc.ServerInterceptor):
         except Exception as error:  # noqa: BLE001 - the border to the client: nothing of ours but a status may pass
             context.abort(*call.fail(error))
         call.succeed()
+
+    @contextmanager
+    def _stream(self) -> Iterator[None]:
+        """Hold one of the places for streams."""
+        if not self._streams.acquire(blocking=False):
+            raise FullError(f"{self._max_streams} streams are open, the most that may be", STREAM_RETRY_AFTER)
+        try:
+            yield
+        finally:
+            self._streams.release()
+
+
+@contextmanager
+def _answer_errors(method: str, context: grpc.ServicerContext) -> Iterator[None]:
+    """Surround a call of another service: what we refuse of it gets its status."""
+    try:
+        yield
+    except CallError as error:
+        code, message, _ = status.of(error, method)
+        context.abort(code, message)
 
 
 def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:

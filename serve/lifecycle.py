@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 import grpc
 import structlog
@@ -19,9 +19,13 @@ from scanline.model import STEP_FILE, Model, StepModel
 from scanline.v1.digits_pb2_grpc import add_DigitsServicer_to_server
 from serve.calls import Calls
 from serve.core import DigitService
+from serve.interceptor import CallInterceptor
 from serve.servicers import SERVICE, Digits
 from serve.settings import ServeSettings
 from serve.threads import ThreadServer
+
+# How long the connections may take to close when there is nothing left to wait for, in seconds.
+CLOSE_TIMEOUT: Final = 5.0
 
 log = structlog.get_logger("scanline.server")
 
@@ -35,8 +39,8 @@ class Transport(Protocol):
     def start(self) -> None:
         """Begin to answer."""
 
-    def stop(self) -> None:
-        """Take no more calls, cancel those that are under way, and wait until all is closed."""
+    def stop(self, timeout: float) -> bool:
+        """Take no more calls, cancel those that are under way, and say whether all is closed within so many seconds."""
 
 
 class Server:
@@ -56,7 +60,9 @@ class Server:
         self._stop_asked = threading.Event()
         self._stop_forced = threading.Event()
         self._calls = Calls()
-        self._health = health.HealthServicer()
+        # In its non-blocking form Watch waits for its message to be sent while it holds a lock that gRPC's only thread
+        # wants when another watcher goes: both wait for ever. The loop transport calls it in a form of its own.
+        self._health = health.HealthServicer(experimental_non_blocking=False)
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._service = _load(settings)
         self._transport = self._build()
@@ -84,8 +90,12 @@ class Server:
             self._stop_forced.set()
         self._stop_asked.set()
 
-    def run_until_stopped(self) -> None:
-        """Wait to be asked to stop; then turn NOT_SERVING, refuse new calls, let the running ones finish, and close."""
+    def run_until_stopped(self) -> bool:
+        """Wait to be asked to stop; then turn NOT_SERVING, refuse new calls, let the running ones finish, and close.
+
+        Returns:
+            Whether all threads have ended. Where gRPC has lost a call, the thread that waits for it never does.
+        """
         while not self._stop_asked.wait(timeout=1.0):  # short waits: signal handlers run between them
             pass
         self._health.enter_graceful_shutdown()
@@ -94,9 +104,11 @@ class Server:
         self._calls.refuse()
         log.info("draining", grace=self._settings.grace)
         finished = self._wait_until_idle()
-        self._transport.stop()  # what is left: callers that watch our health, and calls past the grace period
+        # what is left: callers that watch our health, and calls past the grace period
+        closed = self._transport.stop(CLOSE_TIMEOUT)
         self._service.close()
-        log.info("stopped", finished=finished)
+        log.info("stopped", finished=finished, closed=closed)
+        return closed
 
     def _wait_until_idle(self) -> bool:
         """Wait for the running calls as long as the settings and a second signal let us; say whether all finished."""
@@ -111,11 +123,7 @@ class Server:
             self._health.set(name, state)
 
     def _build(self) -> Transport:
-        digits = Digits(
-            self._service,
-            max_streams=self._settings.max_streams,
-            max_message_bytes=self._settings.max_message_bytes,
-        )
+        digits = Digits(self._service, max_message_bytes=self._settings.max_message_bytes)
         transport = _transport(self._settings, self._calls, digits, self._service)
         # The generated functions ask for a grpc.Server, and use the two methods of it that a Transport has.
         server = cast("grpc.Server", transport)
@@ -144,6 +152,7 @@ def _transport(settings: ServeSettings, calls: Calls, digits: Digits, service: D
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ]
+    interceptor = CallInterceptor(calls, settings.max_streams)
     if settings.transport != "threads":
         try:
             from serve.loop import LoopServer
@@ -153,6 +162,7 @@ def _transport(settings: ServeSettings, calls: Calls, digits: Digits, service: D
             log.warning("the loop transport is not to be had with this gRPC", reason=str(error))
         else:
             return LoopServer(
+                interceptor,
                 calls,
                 digits.deferred(),
                 service.work,
@@ -161,7 +171,7 @@ def _transport(settings: ServeSettings, calls: Calls, digits: Digits, service: D
                 max_calls=settings.max_calls,
                 options=options,
             )
-    return ThreadServer(calls, threads=settings.threads, max_calls=settings.max_calls, options=options)
+    return ThreadServer(interceptor, max_calls=settings.max_calls, options=options)
 
 
 def stop_on_signals(server: Server) -> Callable[[], None]:

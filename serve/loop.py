@@ -83,6 +83,7 @@ class LoopServer:
 
     def __init__(
         self,
+        interceptor: CallInterceptor,
         calls: Calls,
         deferred: Mapping[str, Deferred],
         work: Callable[[], bool],
@@ -95,7 +96,8 @@ class LoopServer:
         """Prepare the server.
 
         Args:
-            calls: counts and names the calls of our own services.
+            interceptor: stands around every call but the deferred ones.
+            calls: counts and names the deferred ones.
             deferred: the methods that come in two halves, by their full names.
             work: called when no event is there; runs a batch, and says whether more waits.
             loops: how many threads handle events.
@@ -103,12 +105,13 @@ class LoopServer:
             max_calls: the most calls that are under way; others are refused.
             options: the core's channel arguments.
         """
-        self._interceptor = CallInterceptor(calls)
+        self._interceptor = interceptor
         self._calls = calls
         self._deferred = deferred
         self._work = work
         self._max_calls = max_calls
         self._under_way = 0
+        self._stopping = False
         self._changed = threading.Condition()
         self._methods: dict[str, Method] = {}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="call")
@@ -139,18 +142,23 @@ class LoopServer:
         for loop in self._loops:
             loop.start()
 
-    def stop(self) -> None:
-        """Take no more calls, cancel those that are under way, and wait until all is closed."""
+    def stop(self, timeout: float) -> bool:
+        """Take no more calls, cancel those that are under way, and say whether all is closed within so many seconds."""
+        with self._changed:
+            self._stopping = True
         self._server.shutdown(self._queue, lambda _: self._shut_down.set())
         self._server.cancel_all_calls()
-        self._shut_down.wait()
+        if not self._shut_down.wait(timeout):
+            return False
         with self._changed:  # the queue must not be closed while somebody may start an operation on it
-            self._changed.wait_for(lambda: self._under_way == 0)
+            if not self._changed.wait_for(lambda: self._under_way == 0, timeout):
+                return False
         self._pool.shutdown()
         self._queue.shutdown()
         for loop in self._loops:
             loop.join()
         self._server.destroy()
+        return True
 
     def _run(self) -> None:
         patience: float | None = AS_LONG_AS_IT_TAKES
@@ -168,7 +176,9 @@ class LoopServer:
                 log.exception("an event could not be handled")
 
     def _accept_next(self) -> None:
-        self._server.request_call(self._queue, self._queue, self._accept)
+        with self._changed:
+            if not self._stopping:
+                self._server.request_call(self._queue, self._queue, self._accept)
 
     def _accept(self, event: Any) -> None:
         if not event.success:  # the server is shutting down
@@ -176,7 +186,8 @@ class LoopServer:
         self._accept_next()
         call = LoopCall(event)
         under_way = self._count()
-        call.add_callback(self._discount)
+        if not call.add_callback(self._discount):  # another thread has seen its end already
+            self._discount()
         name = event.call_details.method.decode()
         method = self._methods.get(name)
         if method is None:
@@ -252,7 +263,7 @@ class LoopServer:
 
 
 class _Updates:
-    """Sends what a non-blocking handler has to say, whenever it says it (grpc_health's Watch is the only one)."""
+    """Sends what a handler says, whenever it says it: grpc_health's Watch, called in its form with a callback."""
 
     def __init__(self, call: LoopCall, method: Method) -> None:
         self._call = call

@@ -35,7 +35,8 @@ class LoopCall:
     def __init__(self, event: Any) -> None:
         """Take a call that has come, and be told when it is over."""
         self._call = event.call
-        self._deadline: float = event.call_details.deadline
+        # from the wall clock, in which the core gives it, to one that nobody sets
+        self._deadline: float = time.monotonic() + event.call_details.deadline - time.time()
         self._metadata: Metadata = event.invocation_metadata
         self._trailing: Metadata = ()
         self._code = grpc.StatusCode.OK
@@ -50,7 +51,7 @@ class LoopCall:
     # What handlers see: as in grpc.ServicerContext.
 
     def time_remaining(self) -> float:
-        return max(self._deadline - time.time(), 0)
+        return max(self._deadline - time.monotonic(), 0)
 
     def is_active(self) -> bool:
         return not self._over and not self._answered

@@ -6,7 +6,6 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import grpc
@@ -23,7 +22,6 @@ from serve.errors import CallError, FullError
 # with fewer, the model would wait for the network.
 STREAM_IN_FLIGHT: Final = 4
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Digits"].full_name
-STREAM_RETRY_AFTER: Final = 1.0
 NO_DEADLINE: Final = 366 * 24 * 3600.0
 
 Step = tuple[pb.ClassifyRequest, Pending] | CallError
@@ -32,18 +30,15 @@ Step = tuple[pb.ClassifyRequest, Pending] | CallError
 class Digits(DigitsServicer):
     """Reads digits."""
 
-    def __init__(self, service: DigitService, *, max_streams: int, max_message_bytes: int) -> None:
+    def __init__(self, service: DigitService, *, max_message_bytes: int) -> None:
         """Answer with a service.
 
         Args:
             service: the core.
-            max_streams: the most streams that are open at once; each holds a thread.
             max_message_bytes: what GetModel tells callers of the transport's own limit.
         """
         self._service = service
-        self._max_streams = max_streams
         self._max_message_bytes = max_message_bytes
-        self._streams = threading.BoundedSemaphore(max_streams)
 
     def Classify(self, request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:
         """Classify a batch."""
@@ -58,25 +53,21 @@ class Digits(DigitsServicer):
         self, request_iterator: Iterator[pb.ClassifyRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.ClassifyResponse]:
         """Classify batches in order, reading ahead while the model runs."""
-        with self._stream():
-            ahead: queue.Queue[Step | None] = queue.Queue(STREAM_IN_FLIGHT)
-            over = threading.Event()
-            reader = threading.Thread(
-                target=self._read_ahead,
-                args=(request_iterator, context, ahead, over),
-                name="stream-reader",
-                daemon=True,
-            )
-            reader.start()
-            try:
-                while (following := ahead.get()) is not None:
-                    if isinstance(following, CallError):
-                        raise following
-                    yield self._respond(*following)
-            finally:
-                over.set()
-                while not ahead.empty():  # the reader may be waiting for room
-                    ahead.get_nowait()
+        ahead: queue.Queue[Step | None] = queue.Queue(STREAM_IN_FLIGHT)
+        over = threading.Event()
+        reader = threading.Thread(
+            target=self._read_ahead, args=(request_iterator, context, ahead, over), name="stream-reader", daemon=True
+        )
+        reader.start()
+        try:
+            while (following := ahead.get()) is not None:
+                if isinstance(following, CallError):
+                    raise following
+                yield self._respond(*following)
+        finally:
+            over.set()
+            while not ahead.empty():  # the reader may be waiting for room
+                ahead.get_nowait()
 
     def ClassifyRows(
         self,
@@ -84,12 +75,11 @@ class Digits(DigitsServicer):
         context: grpc.ServicerContext,
     ) -> Iterator[pb.ClassifyRowsResponse]:
         """Read one image as its rows arrive."""
-        with self._stream():
-            image = self._service.begin_rows()
-            for message in request_iterator:
-                for row in convert.rows_of(message):
-                    probabilities = image.read(row)
-                    yield convert.row_answer_of(probabilities, image.rows_seen)
+        image = self._service.begin_rows()
+        for message in request_iterator:
+            for row in convert.rows_of(message):
+                probabilities = image.read(row)
+                yield convert.row_answer_of(probabilities, image.rows_seen)
 
     def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.GetModelResponse:
         """Describe the model that answers."""
@@ -118,7 +108,7 @@ class Digits(DigitsServicer):
     ) -> None:
         try:
             for message in requests:
-                ahead.put((message, self._submit(message, context)))
+                ahead.put((message, self._submit_patiently(message, context, over)))
                 if over.is_set():
                     return
         except CallError as error:
@@ -128,12 +118,11 @@ class Digits(DigitsServicer):
         else:
             ahead.put(None)
 
-    @contextmanager
-    def _stream(self) -> Iterator[None]:
-        """Hold one of the places for streams."""
-        if not self._streams.acquire(blocking=False):
-            raise FullError(f"{self._max_streams} streams are open, the most that may be", STREAM_RETRY_AFTER)
-        try:
-            yield
-        finally:
-            self._streams.release()
+    def _submit_patiently(self, message: pb.ClassifyRequest, context: Context, over: threading.Event) -> Pending:
+        """Submit as soon as there is room: a stream is slowed down where a lone call is told to come back."""
+        while True:
+            try:
+                return self._submit(message, context)
+            except FullError as full:
+                if over.wait(full.retry_after):
+                    raise

@@ -40,7 +40,7 @@ class ServeSettings(Settings):
     transport: Literal["auto", "loop", "threads"] = Field(
         "auto", description="loop: fast; threads: on gRPC's public API alone; auto: loop where this gRPC has it"
     )
-    threads: int = Field(64, ge=2, le=1024, description="threads that handle calls")
+    threads: int = Field(64, ge=2, le=1024, description="threads for streams and for reading image files")
     instances: int = Field(default_factory=cores, ge=1, le=256, description="runs of the model at once; one a core")
     model_threads: int = Field(1, ge=1, le=256, description="onnxruntime's threads in one run")
 
@@ -69,7 +69,7 @@ class ServeSettings(Settings):
             )
         if self.max_streams >= self.threads:
             raise ValueError(
-                f"--max-streams {self.max_streams} leaves none of the {self.threads} threads for other calls; "
+                f"--max-streams {self.max_streams} leaves none of the {self.threads} threads for reading image files; "
                 f"set --threads higher"
             )
         return self

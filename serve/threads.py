@@ -8,25 +8,24 @@ from typing import Any
 
 import grpc
 
-from serve.calls import Calls
 from serve.interceptor import CallInterceptor, Handler
 
 
 class ThreadServer:
     """A gRPC server in which each call has a thread; takes servicers as a grpc.Server does."""
 
-    def __init__(self, calls: Calls, *, threads: int, max_calls: int, options: Sequence[tuple[str, int]]) -> None:
+    def __init__(self, interceptor: CallInterceptor, *, max_calls: int, options: Sequence[tuple[str, int]]) -> None:
         """Prepare the server.
 
         Args:
-            calls: counts and names the calls of our own services.
-            threads: how many calls are handled at once; others wait for a thread.
-            max_calls: the most calls that are under way or wait; others are refused.
+            interceptor: stands around every call.
+            max_calls: the most calls that are under way, each with a thread, since grpc.server gives a call its
+                thread before its message is there; others are refused.
             options: the core's channel arguments.
         """
         self._server = grpc.server(
-            ThreadPoolExecutor(threads, thread_name_prefix="call"),
-            interceptors=[CallInterceptor(calls)],
+            ThreadPoolExecutor(max_calls, thread_name_prefix="call"),
+            interceptors=[interceptor],
             maximum_concurrent_rpcs=max_calls,
             options=options,
         )
@@ -50,6 +49,6 @@ class ThreadServer:
         """Begin to answer."""
         self._server.start()
 
-    def stop(self) -> None:
-        """Take no more calls, cancel those that are under way, and wait until all is closed."""
-        self._server.stop(0).wait()
+    def stop(self, timeout: float) -> bool:
+        """Take no more calls, cancel those that are under way, and say whether all is closed within so many seconds."""
+        return self._server.stop(0).wait(timeout)

@@ -169,7 +169,7 @@ def test_settings_can_be_printed_as_variables(start_server: StartServer) -> None
         (["--listen", "50051"], "--listen should be HOST:PORT"),
         (["--listen", "localhost:70000"], "--listen should be HOST:PORT with a port from 0 to 65535"),
         (["--max-images", "5000"], "--max-images 5000 is more than --max-queue-images 4096"),
-        (["--max-streams", "64"], "--max-streams 64 leaves none of the 64 threads for other calls"),
+        (["--max-streams", "64"], "--max-streams 64 leaves none of the 64 threads for reading image files"),
     ],
 )
 def test_settings_that_cannot_work_are_wrong_use(arguments: list[str], words: str) -> None:
