@@ -53,7 +53,9 @@ protos: $(VENV)/.dev ## generate the stubs in scanline/v1 again
 		protos/scanline/v1/digits.proto
 
 bench: $(VENV)/.dev ## measure what is claimed about speed
-	@for bench in benchmarks/*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+	@$(BIN)/python -m benchmarks.export.speed
+	@$(BIN)/python -m benchmarks.train.speed
+	@$(BIN)/python -m benchmarks.serving
 
 clean: ## remove what can be made again
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

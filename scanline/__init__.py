@@ -6,6 +6,7 @@ name that needs them.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from scanline.contract import ModelCard
     from scanline.prediction import Prediction, RejectReason
     from scanline.reader import Reader
+
+# onnxruntime's packages for Linux (from 1.29) report to their maker unless told not to before they are loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 

@@ -8,6 +8,7 @@ import sys
 from scanline.console import out
 from serve import logs
 from serve.lifecycle import Server, stop_on_signals
+from serve.machine import share_memory_pools
 from serve.settings import ServeSettings as Settings
 
 
@@ -17,6 +18,7 @@ def run(settings: Settings) -> int:
         for name, value in settings.model_dump(exclude={"print_settings"}).items():
             out.print(f"SCANLINE_{name.upper()}={'' if value is None else value}", markup=False)
         return 0
+    share_memory_pools()
     logs.configure(settings.log_level, settings.log_format)
     server = Server(settings)
     restore = stop_on_signals(server)

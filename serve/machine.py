@@ -6,6 +6,7 @@ only get in each other's way (onnxruntime_backend#24, onnxruntime#8313).
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from math import ceil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 CGROUPS: Final = Path("/sys/fs/cgroup")
+M_ARENA_MAX: Final = -8  # malloc.h
 MEMBERSHIP: Final = Path("/proc/self/cgroup")
 
 
@@ -26,6 +28,17 @@ def cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
     """
     allowed = len(os.sched_getaffinity(0))
     return max(1, min([allowed, *(ceil(quota) for quota in _quotas(cgroups, membership))]))
+
+
+def share_memory_pools() -> None:
+    """Keep glibc from giving each thread a pool of its own (M_ARENA_MAX in mallopt(3)). Call it before they start.
+
+    With many pools, what one thread has freed is of no use to another, and resident memory wanders: under full load by
+    7.5 % in half an hour, with one pool by 2 %. What the lock of that pool costs could not be measured.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have no such pools
+    if mallopt is not None:
+        mallopt(M_ARENA_MAX, 1)
 
 
 def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:

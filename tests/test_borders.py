@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -33,6 +34,13 @@ def test_the_library_alone_is_light() -> None:
         & {"numpy", "onnxruntime", "grpc", "google", "PIL", "pydantic", "rich", "structlog"}
         == set()
     )
+
+
+def test_nothing_is_reported_to_onnxruntime_s_maker() -> None:
+    code = "import os; import scanline.model; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    clean = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean)
+    assert result.stdout == "1\n"
 
 
 def test_the_health_check_loads_nothing_but_grpc() -> None:

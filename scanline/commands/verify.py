@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 from rich.table import Column, Table
 
 from scanline import console
@@ -17,6 +18,8 @@ from scanline.verify import instruction_set, verify
 
 class Settings(BaseSettings):
     """Compute a model's golden vectors on this machine, at every batch size, thread count and optimisation level."""
+
+    model_config = SettingsConfigDict(env_prefix="SCANLINE_VERIFY_")
 
     model: Path = Field(description="a model file, or a folder of exported files", json_schema_extra={POSITIONAL: True})
     data: Path | None = Field(

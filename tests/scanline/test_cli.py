@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -53,6 +54,17 @@ def test_a_misspelt_variable_stops_the_start() -> None:
 def test_another_command_s_variable_is_no_mistake() -> None:
     result = command("serve", "--print-settings", SCANLINE_TRAIN_PRESET="edge")
     assert result.returncode == 0, result.stderr
+
+
+def test_no_two_commands_read_the_same_variable() -> None:
+    shared = {"SCANLINE_DATA"}  # where MNIST lies: training and exporting both want it
+    seen: set[str] = set()
+    for command_ in COMMANDS.values():
+        module = import_module(command_.module)
+        variables = module.Settings.variables() if hasattr(module, "Settings") else set()
+        assert seen & variables <= shared, command_.module
+        seen |= variables
+    assert {"SCANLINE_DATA", "SCANLINE_LISTEN", "SCANLINE_TRAIN_PRESET"} <= seen
 
 
 def test_a_missing_extra_says_what_to_install() -> None:
