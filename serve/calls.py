@@ -38,6 +38,7 @@ class Calls:
         """Begin with none."""
         self._changed = threading.Condition()
         self._under_way = 0
+        self._rested = True
         self.refusing = False
 
     def refuse(self) -> None:
@@ -53,10 +54,18 @@ class Calls:
         with self._changed:
             return self._changed.wait_for(lambda: self._under_way == 0, timeout)
 
+    def comes_to_rest(self) -> bool:
+        """Say whether no call is under way, for the first time since there was one."""
+        with self._changed:
+            rests = self._under_way == 0 and not self._rested
+            self._rested = self._rested or rests
+            return rests
+
     def begin(self, method: str, context: Context) -> Call:
         """Count a call that has come, until its answer is out or its caller is gone."""
         with self._changed:
             self._under_way += 1
+            self._rested = False
         if not context.add_callback(self._end):
             self._end()
         return Call(self, method, context)

@@ -20,6 +20,7 @@ from scanline.v1.digits_pb2_grpc import add_DigitsServicer_to_server
 from serve.calls import Calls
 from serve.core import DigitService
 from serve.interceptor import CallInterceptor
+from serve.machine import return_memory
 from serve.servicers import SERVICE, Digits
 from serve.settings import ServeSettings
 from serve.threads import ThreadServer
@@ -97,7 +98,8 @@ class Server:
             Whether all threads have ended. Where gRPC has lost a call, the thread that waits for it never does.
         """
         while not self._stop_asked.wait(timeout=1.0):  # short waits: signal handlers run between them
-            pass
+            if self._calls.comes_to_rest():
+                return_memory()  # what a burst of large calls took
         self._health.enter_graceful_shutdown()
         log.info("not serving", drain_delay=self._settings.drain_delay)
         self._stop_forced.wait(self._settings.drain_delay)

@@ -41,6 +41,13 @@ def share_memory_pools() -> None:
         mallopt(M_ARENA_MAX, 1)
 
 
+def return_memory() -> None:
+    """Give memory that is free but kept for later back to the machine (malloc_trim(3)); takes some milliseconds."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def _quotas(cgroups: Path, membership: Path) -> Iterator[float]:
     """Give the quotas, in cores, of this process's cgroups and of those that they are in."""
     try:
