@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint train export serve protos bench clean
+.PHONY: help demo dev test lint train export serve protos bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -27,6 +27,8 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 
 demo: $(VENV)/.base ## serve the shipped model and read sample images through it
 	@$(BIN)/scanline demo
+
+dev: $(VENV)/.dev ## set up .venv with all extras: training, exporting, tests
 
 test: $(VENV)/.dev ## run the tests
 	@$(BIN)/python -m pytest -n auto --dist loadfile

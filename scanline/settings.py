@@ -8,6 +8,7 @@ the start, so that a misspelt one is never ignored.
 from __future__ import annotations
 
 import argparse
+import inspect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, TypeVar, get_args, get_origin
@@ -60,7 +61,7 @@ def parse(settings: type[S], command: str, arguments: Sequence[str]) -> S:
     """
     parser = _Parser(
         prog=f"scanline {command}",
-        description=settings.__doc__,
+        description=inspect.getdoc(settings),
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -101,7 +102,8 @@ def _add(parser: argparse.ArgumentParser, settings: type[Settings], name: str, f
         options |= {"nargs": "+" if repeated else None, "metavar": name.upper().removesuffix("S")}
         parser.add_argument(name, **options)
         return
-    default = "" if field.is_required() or field.default is None else f"default: {_show(field.default)}; "
+    value = None if field.is_required() else field.get_default(call_default_factory=True)
+    default = "required; " if field.is_required() else "" if value is None else f"default: {_show(value)}; "
     options["help"] = f"{field.description} ({default}{_variable(settings, name)})"
     if field.annotation is bool:
         options["action"] = argparse.BooleanOptionalAction

@@ -16,6 +16,7 @@ import grpc
 from scanline.errors import UsageError
 
 DEFAULT: Final = "127.0.0.1:50051"
+DEFAULTS: Final = f"Without HOST:PORT it asks this machine's, at SCANLINE_LISTEN's port or {DEFAULT}."
 TIMEOUT: Final = 3.0
 # HealthCheckRequest with no service asks for the whole server; HealthCheckResponse{status: SERVING}.
 WHOLE_SERVER: Final = b""
@@ -28,8 +29,11 @@ def run(arguments: Sequence[str]) -> int:
     Without an address it asks the server of this machine at SCANLINE_LISTEN's port, so that a container's check follows
     its server's setting.
     """
+    if arguments and arguments[0] in {"-h", "--help"}:
+        sys.stdout.write(f"usage: scanline health [HOST:PORT]\n\nAsk a server whether it is serving. {DEFAULTS}\n")
+        return 0
     if len(arguments) > 1 or any(argument.startswith("-") for argument in arguments):
-        raise UsageError(f"usage: scanline health [HOST:PORT]; HOST:PORT is {DEFAULT} where it is not given")
+        raise UsageError(f"usage: scanline health [HOST:PORT]. {DEFAULTS}")
     target = arguments[0] if arguments else _own_server()
     with grpc.insecure_channel(target) as channel:
         check = channel.unary_unary(

@@ -31,11 +31,12 @@ def test_the_version_is_the_package_s() -> None:
     assert command("--version").stdout == f"scanline {scanline.__version__}\n"
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "health"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(name: str) -> None:
     result = command(name, "--help")
     assert result.returncode == 0, result.stderr
     assert f"usage: scanline {name}" in result.stdout
+    assert "Undefined" not in result.stdout
 
 
 def test_an_unknown_command_is_wrong_use() -> None:
