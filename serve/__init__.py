@@ -1,20 +1,20 @@
 """Answers over gRPC with a model file, on a CPU.
 
-    settings.py     every option, declared once
-    machine.py      how many cores and how much memory this process may use
-    errors.py       what the core refuses
-    batcher.py      gathers what callers ask at the same time; knows a callable and a clock, nothing of models
-    core.py         the service: images in, answers out; knows nothing of gRPC
-    convert.py      messages to arrays and back
-    servicers.py    the RPCs, thin
-    deferred.py     an RPC in two halves, for a transport that does not wait
-    status.py       the one place where errors become gRPC status codes
-    calls.py        what happens around every call: request id, count, log line
-    interceptor.py  puts that around the handlers
-    threads.py      the plain transport: grpc.server
-    loop.py         the fast transport: the gRPC core's events
-    loop_call.py    a call as the fast transport sees it
-    lifecycle.py    start, health, signals, stop
-    logs.py         log lines for people or programs
-    command.py      `scanline serve`
+settings.py     every option, declared once
+machine.py      how many cores and how much memory this process may use
+errors.py       what the core refuses
+batcher.py      gathers what callers ask at the same time; knows a callable and a clock, nothing of models
+core.py         the service: images in, answers out; knows nothing of gRPC
+convert.py      messages to arrays and back
+servicers.py    the RPCs, thin
+deferred.py     an RPC in two halves, for a transport that does not wait
+status.py       the one place where errors become gRPC status codes
+calls.py        what happens around every call: request id, count, log line
+interceptor.py  puts that around the handlers
+threads.py      the plain transport: grpc.server
+loop.py         the fast transport: the gRPC core's events
+loop_call.py    a call as the fast transport sees it
+lifecycle.py    start, health, signals, stop
+logs.py         log lines for people or programs
+command.py      `scanline serve`
 """
