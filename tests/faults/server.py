@@ -20,7 +20,7 @@ from tests.serve.conftest import PATIENCE, ServerProcess
 
 # What a server at rest may hold more after a fault than before: gRPC's and onnxruntime's own buffers, which level off
 # however often a fault is repeated. What the C library keeps of freed memory, 100 MiB and more, is given back by then.
-ROOM_MIB = 64
+ROOM_MIB = 96
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
