@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scanline import reject
 from scanline.contract import CLASSES, COLUMNS, ROWS, ModelCard, to_network
 from scanline.errors import InputError
 from scanline.model import Model, StepModel
-from scanline.prediction import softmax
-from scanline.preprocess import to_rows
-from serve.batcher import Batcher, Ticket
+from scanline.prediction import RejectReason, softmax
+from scanline.preprocess import steps
+from serve.batcher import Batcher
 from serve.errors import BadRequestError, ExpiredError, NotAvailableError, UnknownVersionError
 
 
@@ -45,24 +46,49 @@ class Answers:
     """What became of a call's images.
 
     Attributes:
-        probabilities: float32 [k, 10], for the k images that could be read, in order.
+        logits: float32 [k, 10], for the k images that could be read, in order.
+        probabilities: the same after temperature scaling and softmax.
+        reasons: for each of the k why its answer should not be trusted, or None.
         errors: for each image of the call what is wrong with it, or None where it was read.
     """
 
+    logits: NDArray[np.float32]
     probabilities: NDArray[np.float32]
+    reasons: Sequence[RejectReason | None]
+    errors: Sequence[str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """A call's images, ready for the network.
+
+    Attributes:
+        pixels: uint8 [k, 28, 28], of the k images that could be read.
+        reasons: for each of the k why its file shows no single digit, or None; empty where they were no files.
+        errors: for each image of the call what is wrong with it, or None.
+    """
+
+    pixels: NDArray[np.uint8]
+    reasons: Sequence[RejectReason | None]
     errors: Sequence[str | None]
 
 
 class Pending:
     """A call that is queued."""
 
-    __slots__ = ("_batcher", "_errors", "_ticket")
+    __slots__ = ("_batcher", "_card", "_images", "_ticket")
 
-    def __init__(self, batcher: Batcher, ticket: Ticket | None, errors: Sequence[str | None]) -> None:
-        """Hold the ticket of the images that could be read, None if there are none, and the errors of the others."""
+    def __init__(self, batcher: Batcher, card: ModelCard, images: Images, deadline: float | None) -> None:
+        """Queue a call's images for the model of this card.
+
+        Raises:
+            FullError: too much is waiting.
+            StoppingError: the server is stopping.
+        """
         self._batcher = batcher
-        self._ticket = ticket
-        self._errors = errors
+        self._card = card
+        self._images = images
+        self._ticket = batcher.submit(to_network(images.pixels), deadline) if len(images.pixels) else None
 
     def cancel(self) -> None:
         """Drop the call: its caller has gone."""
@@ -76,8 +102,11 @@ class Pending:
             CallError: ExpiredError, CancelledError, StoppingError or ModelRunError.
         """
         if self._ticket is None:
-            return Answers(np.empty((0, CLASSES), np.float32), self._errors)
-        return Answers(self._batcher.result(self._ticket), self._errors)
+            none = np.empty((0, CLASSES), np.float32)
+            return Answers(none, none, (), self._images.errors)
+        logits = self._batcher.result(self._ticket)
+        reasons = reject.reasons(self._images.pixels, logits, self._card, self._images.reasons)
+        return Answers(logits, softmax(logits, self._card.temperature), reasons, self._images.errors)
 
     def when_done(self, listener: Callable[[], None]) -> None:
         """Call a listener once, in any thread, when `result` need not wait; at once if that is now."""
@@ -145,7 +174,7 @@ class DigitService:
         # A large picture takes three bytes a pixel while it is read: no more at once than there are cores for it.
         self._decoding = threading.BoundedSemaphore(instances)
         self._batcher = Batcher(
-            self._probabilities,
+            model.run,
             max_batch_size=max_batch_size,
             max_queue_images=max_queue_images,
             max_queue_delay=max_queue_delay,
@@ -197,13 +226,8 @@ class DigitService:
         count = len(request.files) if request.pixels is None else len(request.pixels)
         if not 1 <= count <= self._max_images:
             raise BadRequestError(f"the call has {count} images, expected 1 to {self._max_images}")
-        errors: Sequence[str | None]
-        if request.pixels is None:
-            pixels, errors = self._read_files(request)
-        else:
-            pixels, errors = request.pixels, [None] * count
-        ticket = self._batcher.submit(to_network(pixels), request.deadline) if len(pixels) else None
-        return Pending(self._batcher, ticket, errors)
+        images = self._read_files(request) if request.pixels is None else Images(request.pixels, (), [None] * count)
+        return Pending(self._batcher, self._model.card, images, request.deadline)
 
     def begin_rows(self) -> RowReader:
         """Begin an image that comes row by row.
@@ -217,23 +241,23 @@ class DigitService:
             )
         return RowReader(self._steps, self._model.card.temperature)
 
-    def _read_files(self, request: Request) -> tuple[NDArray[np.uint8], list[str | None]]:
-        """Give the images that can be read, uint8 [k, 28, 28], and for each file its error or None."""
+    def _read_files(self, request: Request) -> Images:
         readable: list[NDArray[np.uint8]] = []
+        reasons: list[RejectReason | None] = []
         errors: list[str | None] = []
         for file in request.files:
             if request.deadline is not None and request.deadline <= time.monotonic():
                 raise ExpiredError(f"the deadline passed with {len(errors)} of {len(request.files)} files read")
             try:
                 with self._decoding:
-                    readable.append(to_rows(file, self._max_pixels))
+                    taken = steps(file, self._max_pixels)
+                readable.append(taken.rows)
+                reasons.append(taken.reason)
                 errors.append(None)
             except InputError as error:
                 errors.append(str(error))
-        return np.stack(readable) if readable else np.empty((0, ROWS, COLUMNS), np.uint8), errors
-
-    def _probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        return softmax(self._model.run(rows), self._model.card.temperature)
+        pixels = np.stack(readable) if readable else np.empty((0, ROWS, COLUMNS), np.uint8)
+        return Images(pixels, reasons, errors)
 
     def _check_version(self, version: str) -> None:
         if version not in {"", self._model.version}:
