@@ -20,8 +20,9 @@ from scanline.errors import InputError
 from scanline.model import Model, StepModel
 from scanline.prediction import RejectReason, softmax
 from scanline.preprocess import steps
-from serve.batcher import Batcher
-from serve.errors import BadRequestError, ExpiredError, NotAvailableError, UnknownVersionError
+from serve.batcher import Batcher, Ticket
+from serve.errors import BadRequestError, CallError, ExpiredError, NotAvailableError, UnknownVersionError
+from serve.statistics import FILES_MODEL, ROWS_MODEL, ModelCounter, Statistics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,19 +77,28 @@ class Images:
 class Pending:
     """A call that is queued."""
 
-    __slots__ = ("_batcher", "_card", "_images", "_ticket")
+    __slots__ = ("_batcher", "_came", "_card", "_counter", "_images", "_ticket")
 
-    def __init__(self, batcher: Batcher, card: ModelCard, images: Images, deadline: float | None) -> None:
-        """Queue a call's images for the model of this card.
+    def __init__(
+        self,
+        batcher: Batcher,
+        ticket: Ticket | None,
+        images: Images,
+        *,
+        card: ModelCard,
+        counter: ModelCounter,
+        came: float,
+    ) -> None:
+        """Hold the images, the ticket of those that could be read, None if there are none, and their model's card.
 
-        Raises:
-            FullError: too much is waiting.
-            StoppingError: the server is stopping.
+        When the call came is what its time is counted from.
         """
         self._batcher = batcher
-        self._card = card
+        self._ticket = ticket
         self._images = images
-        self._ticket = batcher.submit(to_network(images.pixels), deadline) if len(images.pixels) else None
+        self._card = card
+        self._counter = counter
+        self._came = came
 
     def cancel(self) -> None:
         """Drop the call: its caller has gone."""
@@ -101,11 +111,29 @@ class Pending:
         Raises:
             CallError: ExpiredError, CancelledError, StoppingError or ModelRunError.
         """
-        if self._ticket is None:
+        ticket = self._ticket
+        if ticket is None:
+            now = time.monotonic()
+            self._counter.succeeded(0, came=self._came, queued=now, begun=now, ended=now, had=now)
             none = np.empty((0, CLASSES), np.float32)
             return Answers(none, none, (), self._images.errors)
-        logits = self._batcher.result(self._ticket)
+        try:
+            logits = self._batcher.result(ticket)
+        except CallError as error:
+            self._counter.failed(error, time.monotonic() - self._came)
+            raise
+        self._counter.succeeded(
+            len(logits),
+            came=self._came,
+            queued=ticket.queued_at,
+            begun=ticket.begun_at,
+            ended=ticket.ended_at,
+            had=time.monotonic(),
+        )
         reasons = reject.reasons(self._images.pixels, logits, self._card, self._images.reasons)
+        for reason in reasons:
+            if reason is not None:
+                self._counter.rejected(reason)
         return Answers(logits, softmax(logits, self._card.temperature), reasons, self._images.errors)
 
     def when_done(self, listener: Callable[[], None]) -> None:
@@ -147,6 +175,7 @@ class DigitService:
         self,
         model: Model,
         steps: StepModel | None,
+        statistics: Statistics,
         *,
         max_images: int,
         max_pixels: int,
@@ -160,6 +189,7 @@ class DigitService:
         Args:
             model: the opened model.
             steps: the same network one row at a time, if there is one.
+            statistics: where what the model does is counted.
             max_images: the most images in one call.
             max_pixels: the most pixels of an image file.
             max_batch_size: the most images in one run of the model.
@@ -174,12 +204,14 @@ class DigitService:
         # A large picture takes three bytes a pixel while it is read: no more at once than there are cores for it.
         self._decoding = threading.BoundedSemaphore(instances)
         self._batcher = Batcher(
-            model.run,
+            self._run,
             max_batch_size=max_batch_size,
             max_queue_images=max_queue_images,
             max_queue_delay=max_queue_delay,
             instances=instances,
         )
+        self._counters = {name: statistics.of(name, model.version) for name in (ROWS_MODEL, FILES_MODEL)}
+        self._counters[ROWS_MODEL].pending = lambda: self._batcher.pending
 
     @property
     def version(self) -> str:
@@ -222,12 +254,15 @@ class DigitService:
             FullError: too much is waiting.
             StoppingError: the server is stopping.
         """
+        came = time.monotonic()
         self._check_version(request.version)
-        count = len(request.files) if request.pixels is None else len(request.pixels)
-        if not 1 <= count <= self._max_images:
-            raise BadRequestError(f"the call has {count} images, expected 1 to {self._max_images}")
-        images = self._read_files(request) if request.pixels is None else Images(request.pixels, (), [None] * count)
-        return Pending(self._batcher, self._model.card, images, request.deadline)
+        counter = self._counters[FILES_MODEL if request.pixels is None else ROWS_MODEL]
+        try:
+            ticket, images = self._queue(request)
+        except CallError as error:
+            counter.failed(error, time.monotonic() - came)
+            raise
+        return Pending(self._batcher, ticket, images, card=self._model.card, counter=counter, came=came)
 
     def begin_rows(self) -> RowReader:
         """Begin an image that comes row by row.
@@ -240,6 +275,15 @@ class DigitService:
                 f"the model {self._model.path.name} can't be run row by row: there is no digits.step.onnx beside it"
             )
         return RowReader(self._steps, self._model.card.temperature)
+
+    def _queue(self, request: Request) -> tuple[Ticket | None, Images]:
+        """Queue what can be read of a call; give the ticket and the images."""
+        count = len(request.files) if request.pixels is None else len(request.pixels)
+        if not 1 <= count <= self._max_images:
+            raise BadRequestError(f"the call has {count} images, expected 1 to {self._max_images}")
+        images = self._read_files(request) if request.pixels is None else Images(request.pixels, (), [None] * count)
+        rows = to_network(images.pixels)
+        return self._batcher.submit(rows, request.deadline) if len(rows) else None, images
 
     def _read_files(self, request: Request) -> Images:
         readable: list[NDArray[np.uint8]] = []
@@ -258,6 +302,12 @@ class DigitService:
                 errors.append(str(error))
         pixels = np.stack(readable) if readable else np.empty((0, ROWS, COLUMNS), np.uint8)
         return Images(pixels, reasons, errors)
+
+    def _run(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        started = time.monotonic()
+        logits = self._model.run(rows)
+        self._counters[ROWS_MODEL].ran(len(rows), time.monotonic() - started)
+        return logits
 
     def _check_version(self, version: str) -> None:
         if version not in {"", self._model.version}:
