@@ -122,6 +122,11 @@ class Pending:
         except CallError as error:
             self._counter.failed(error, time.monotonic() - self._came)
             raise
+        reasons = reject.reasons(self._images.pixels, logits, self._card, self._images.reasons)
+        for reason in reasons:
+            if reason is not None:
+                self._counter.rejected(reason)
+        answers = Answers(logits, softmax(logits, self._card.temperature), reasons, self._images.errors)
         self._counter.succeeded(
             len(logits),
             came=self._came,
@@ -130,11 +135,7 @@ class Pending:
             ended=ticket.ended_at,
             had=time.monotonic(),
         )
-        reasons = reject.reasons(self._images.pixels, logits, self._card, self._images.reasons)
-        for reason in reasons:
-            if reason is not None:
-                self._counter.rejected(reason)
-        return Answers(logits, softmax(logits, self._card.temperature), reasons, self._images.errors)
+        return answers
 
     def when_done(self, listener: Callable[[], None]) -> None:
         """Call a listener once, in any thread, when `result` need not wait; at once if that is now."""
