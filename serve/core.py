@@ -20,7 +20,8 @@ from scanline.model import Model, StepModel
 from scanline.prediction import softmax
 from scanline.preprocess import to_rows
 from serve.batcher import Batcher, Ticket
-from serve.errors import BadRequestError, ExpiredError, NotAvailableError, UnknownVersionError
+from serve.errors import BadRequestError, CallError, ExpiredError, NotAvailableError, UnknownVersionError
+from serve.statistics import FILES_MODEL, ROWS_MODEL, ModelCounter, Statistics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +57,25 @@ class Answers:
 class Pending:
     """A call that is queued."""
 
-    __slots__ = ("_batcher", "_errors", "_ticket")
+    __slots__ = ("_batcher", "_came", "_counter", "_errors", "_ticket")
 
-    def __init__(self, batcher: Batcher, ticket: Ticket | None, errors: Sequence[str | None]) -> None:
-        """Hold the ticket of the images that could be read, None if there are none, and the errors of the others."""
+    def __init__(
+        self,
+        batcher: Batcher,
+        ticket: Ticket | None,
+        errors: Sequence[str | None],
+        counter: ModelCounter,
+        came: float,
+    ) -> None:
+        """Hold the ticket of the images that could be read, None if there are none, and the errors of the others.
+
+        When the call came is what its time is counted from.
+        """
         self._batcher = batcher
         self._ticket = ticket
         self._errors = errors
+        self._counter = counter
+        self._came = came
 
     def cancel(self) -> None:
         """Drop the call: its caller has gone."""
@@ -75,9 +88,25 @@ class Pending:
         Raises:
             CallError: ExpiredError, CancelledError, StoppingError or ModelRunError.
         """
-        if self._ticket is None:
+        ticket = self._ticket
+        if ticket is None:
+            now = time.monotonic()
+            self._counter.succeeded(0, came=self._came, queued=now, begun=now, ended=now, had=now)
             return Answers(np.empty((0, CLASSES), np.float32), self._errors)
-        return Answers(self._batcher.result(self._ticket), self._errors)
+        try:
+            probabilities = self._batcher.result(ticket)
+        except CallError as error:
+            self._counter.failed(error, time.monotonic() - self._came)
+            raise
+        self._counter.succeeded(
+            len(probabilities),
+            came=self._came,
+            queued=ticket.queued_at,
+            begun=ticket.begun_at,
+            ended=ticket.ended_at,
+            had=time.monotonic(),
+        )
+        return Answers(probabilities, self._errors)
 
     def when_done(self, listener: Callable[[], None]) -> None:
         """Call a listener once, in any thread, when `result` need not wait; at once if that is now."""
@@ -118,6 +147,7 @@ class DigitService:
         self,
         model: Model,
         steps: StepModel | None,
+        statistics: Statistics,
         *,
         max_images: int,
         max_pixels: int,
@@ -131,6 +161,7 @@ class DigitService:
         Args:
             model: the opened model.
             steps: the same network one row at a time, if there is one.
+            statistics: where what the model does is counted.
             max_images: the most images in one call.
             max_pixels: the most pixels of an image file.
             max_batch_size: the most images in one run of the model.
@@ -151,6 +182,8 @@ class DigitService:
             max_queue_delay=max_queue_delay,
             instances=instances,
         )
+        self._counters = {name: statistics.of(name, model.version) for name in (ROWS_MODEL, FILES_MODEL)}
+        self._counters[ROWS_MODEL].pending = lambda: self._batcher.pending
 
     @property
     def version(self) -> str:
@@ -193,17 +226,15 @@ class DigitService:
             FullError: too much is waiting.
             StoppingError: the server is stopping.
         """
+        came = time.monotonic()
         self._check_version(request.version)
-        count = len(request.files) if request.pixels is None else len(request.pixels)
-        if not 1 <= count <= self._max_images:
-            raise BadRequestError(f"the call has {count} images, expected 1 to {self._max_images}")
-        errors: Sequence[str | None]
-        if request.pixels is None:
-            pixels, errors = self._read_files(request)
-        else:
-            pixels, errors = request.pixels, [None] * count
-        ticket = self._batcher.submit(to_network(pixels), request.deadline) if len(pixels) else None
-        return Pending(self._batcher, ticket, errors)
+        counter = self._counters[FILES_MODEL if request.pixels is None else ROWS_MODEL]
+        try:
+            ticket, errors = self._queue(request)
+        except CallError as error:
+            counter.failed(error, time.monotonic() - came)
+            raise
+        return Pending(self._batcher, ticket, errors, counter, came)
 
     def begin_rows(self) -> RowReader:
         """Begin an image that comes row by row.
@@ -216,6 +247,18 @@ class DigitService:
                 f"the model {self._model.path.name} can't be run row by row: there is no digits.step.onnx beside it"
             )
         return RowReader(self._steps, self._model.card.temperature)
+
+    def _queue(self, request: Request) -> tuple[Ticket | None, Sequence[str | None]]:
+        """Queue what can be read of a call; give the ticket, and for each image its error or None."""
+        count = len(request.files) if request.pixels is None else len(request.pixels)
+        if not 1 <= count <= self._max_images:
+            raise BadRequestError(f"the call has {count} images, expected 1 to {self._max_images}")
+        errors: Sequence[str | None]
+        if request.pixels is None:
+            pixels, errors = self._read_files(request)
+        else:
+            pixels, errors = request.pixels, [None] * count
+        return self._batcher.submit(to_network(pixels), request.deadline) if len(pixels) else None, errors
 
     def _read_files(self, request: Request) -> tuple[NDArray[np.uint8], list[str | None]]:
         """Give the images that can be read, uint8 [k, 28, 28], and for each file its error or None."""
@@ -233,7 +276,10 @@ class DigitService:
         return np.stack(readable) if readable else np.empty((0, ROWS, COLUMNS), np.uint8), errors
 
     def _probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        return softmax(self._model.run(rows), self._model.card.temperature)
+        started = time.monotonic()
+        logits = self._model.run(rows)
+        self._counters[ROWS_MODEL].ran(len(rows), time.monotonic() - started)
+        return softmax(logits, self._model.card.temperature)
 
     def _check_version(self, version: str) -> None:
         if version not in {"", self._model.version}:

@@ -23,6 +23,7 @@ from serve.interceptor import CallInterceptor
 from serve.machine import return_memory
 from serve.servicers import SERVICE, Digits
 from serve.settings import ServeSettings
+from serve.statistics import Statistics
 from serve.threads import ThreadServer
 
 # How long the connections may take to close when there is nothing left to wait for, in seconds.
@@ -49,6 +50,7 @@ class Server:
 
     Attributes:
         address: where it listens, ``host:port``; the port is the real one where the settings say 0.
+        statistics: what it has done so far.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
@@ -61,11 +63,13 @@ class Server:
         self._stop_asked = threading.Event()
         self._stop_forced = threading.Event()
         self._calls = Calls()
+        self.statistics = Statistics()
+        self.statistics.in_flight = lambda: self._calls.under_way
         # In its non-blocking form Watch waits for its message to be sent while it holds a lock that gRPC's only thread
         # wants when another watcher goes: both wait for ever. The loop transport calls it in a form of its own.
         self._health = health.HealthServicer(experimental_non_blocking=False)
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._service = _load(settings)
+        self._service = _load(settings, self.statistics)
         self._transport = self._build()
         self.address = self._bind()
 
@@ -191,7 +195,7 @@ def stop_on_signals(server: Server) -> Callable[[], None]:
     return restore
 
 
-def _load(settings: ServeSettings) -> DigitService:
+def _load(settings: ServeSettings, statistics: Statistics) -> DigitService:
     try:
         model = Model(settings.model, threads=settings.model_threads)
         step_file = model.path.with_name(STEP_FILE)
@@ -201,6 +205,7 @@ def _load(settings: ServeSettings) -> DigitService:
     return DigitService(
         model,
         steps,
+        statistics,
         max_images=settings.max_images,
         max_pixels=settings.max_pixels,
         max_batch_size=settings.max_batch_size,
