@@ -111,10 +111,10 @@ class Batcher:
         """How many rows wait to be run."""
         return self._waiting
 
-    @property
-    def pending(self) -> int:
-        """How many requests have rows that wait to be run."""
-        return len(self._queue)
+    def pending(self, run: Run) -> int:
+        """Count the requests for a model that have rows which wait to be run."""
+        with self._lock:
+            return sum(ticket.run == run for ticket in self._queue)
 
     def close(self) -> None:
         """Refuse what is waiting and what comes, and end the worker threads once their runs are done."""

@@ -13,44 +13,23 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from scanline import manifest, verify
-from scanline.contract import COLUMNS, ROWS, ModelCard, to_network
+from scanline.contract import COLUMNS, ROWS
 from scanline.errors import ModelError
 from scanline.model import STEP_FILE, Model, StepModel, find
 from serve.errors import CallError, NotAvailableError, NotFoundError, NotReadyError
-from serve.versions import ONLY, Found, Policy, Stamp, found_in, holds_versions, stamp_of
+from serve.folder import ONLY, Found, Policy, Stamp, found_in, holds_versions, stamp_of
+from serve.statistics import FILES_MODEL, ROWS_MODEL, Statistics
+from serve.version import Version
 
 CURRENT: Final = ""  # what a request says that names no version
 
 log = structlog.get_logger("scanline.model")
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A version of the model, open.
-
-    Attributes:
-        name: its number, as requests give it.
-        model: the whole network.
-        steps: the same network one row at a time, or None where there is no such file.
-        stamp: what its files looked like.
-    """
-
-    name: str
-    model: Model
-    steps: StepModel | None
-    stamp: Stamp
-
-    @property
-    def card(self) -> ModelCard:
-        """What the model says of itself."""
-        return self.model.card
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +49,17 @@ class Repository:
     """The versions of the model. All methods may be called from any thread.
 
     What is served is replaced whole and never changed, so that `get` takes no lock; a request keeps what it was given.
-
-    Attributes:
-        loads: how many versions were taken into service and how many were refused.
     """
 
-    def __init__(self, source: Path | None, policy: Policy, *, threads: int, max_batch_size: int) -> None:
+    def __init__(
+        self, source: Path | None, policy: Policy, statistics: Statistics, *, threads: int, max_batch_size: int
+    ) -> None:
         """Load what is to be served.
 
         Args:
             source: a model file, an exported folder, or a folder of versions; None for the model that ships.
             policy: which versions of a folder of versions are served.
+            statistics: where what the versions do is counted, and what became of those that came.
             threads: how many threads one run may use.
             max_batch_size: the most images in one run, with which a version is warmed up.
 
@@ -89,27 +68,24 @@ class Repository:
         """
         self._source = source
         self._policy = policy
+        self._statistics = statistics
         self._threads = threads
         self._max_batch_size = max_batch_size
         self._changing = threading.Lock()
         self._answering: Mapping[str, Version] = {}  # by what a request may call it; the highest first
         self._present: Mapping[int, Found] = {}
-        self._refused: dict[int, tuple[Stamp, str]] = {}
+        self._refused: dict[int, tuple[Stamp, str]] = {}  # with what was wrong, in words
         self._missed: set[int] = set()  # those whose folders have gone, as the log has said
         self._unloaded = False
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
-        self.loads: dict[Literal["loaded", "refused"], int] = {"loaded": 0, "refused": 0}
         self._is_watched = holds_versions(source)
-        if self._is_watched:
-            self.refresh()
-            if not self._answering:
-                reasons = "; ".join(reason for _, reason in self._refused.values())
-                raise ModelError(f"no version in {source} can be served: {reasons or 'the policy leaves none'}")
-        else:
-            self._serve(self._found(), [ONLY])
-            if not self._answering:
-                raise ModelError(self._refused[ONLY][1])
+        self._serve(present := self._found(), [*present])
+        if not self._answering:
+            reasons = "; ".join(reason for _, reason in self._refused.values())
+            raise ModelError(reasons or f"no version in {source} is one of {policy}")
+        for number, (_, reason) in self._refused.items():
+            self._report_refusal(number, reason)
 
     def get(self, name: str = CURRENT) -> Version:
         """Give a version that is served; without a name the highest.
@@ -225,13 +201,18 @@ class Repository:
             version = self._open(number, found)
         except Exception as error:  # noqa: BLE001 - whatever a bad file does to a library, what is served goes on
             self._refused[number] = (found.stamp, str(error))
-            self.loads["refused"] += 1
-            log.warning("version refused", version=str(number), reason=str(error))
+            if self._answering:  # else this is the start
+                self._report_refusal(number, str(error))
             return served
         self._refused.pop(number, None)
-        self.loads["loaded"] += 1
-        log.info("version loaded", version=version.name, file=version.model.version, accuracy=version.card.accuracy)
+        if self._answering:
+            self._statistics.reloaded("model", "done")
+            log.info("version loaded", version=version.name, file=version.model.version, accuracy=version.card.accuracy)
         return version
+
+    def _report_refusal(self, number: int, reason: str) -> None:
+        self._statistics.reloaded("model", "refused")
+        log.warning("version refused", version=str(number), reason=reason)
 
     def _open(self, number: int, found: Found) -> Version:
         """Open a version, prove it if it came from a folder of versions, and warm it up.
@@ -248,7 +229,8 @@ class Repository:
                 manifest.check(file)
             verify.golden_check(model.path, model.card, model.run)
         model.run(np.zeros((self._max_batch_size, ROWS, COLUMNS), np.float32))
-        return Version(str(number), model, steps, found.stamp)
+        counters = {name: self._statistics.of(name, str(number)) for name in (ROWS_MODEL, FILES_MODEL)}
+        return Version(str(number), model, steps, found.stamp, counters, runs=counters[ROWS_MODEL])
 
     def _absence(self, name: str) -> CallError:
         if self._unloaded:
