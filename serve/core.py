@@ -127,6 +127,9 @@ class Pending:
         except CallError as error:
             self._counter.failed(error, time.monotonic() - self._came)
             raise
+        answers = Answers(
+            outputs[:, LOGITS], outputs[:, PROBABILITIES], self._reasons(outputs[:, REASON]), self._images.errors
+        )
         self._counter.succeeded(
             len(outputs),
             came=self._came,
@@ -135,9 +138,7 @@ class Pending:
             ended=ticket.ended_at,
             had=time.monotonic(),
         )
-        return Answers(
-            outputs[:, LOGITS], outputs[:, PROBABILITIES], self._reasons(outputs[:, REASON]), self._images.errors
-        )
+        return answers
 
     def when_done(self, listener: Callable[[], None]) -> None:
         """Call a listener once, in any thread, when `result` need not wait; at once if that is now."""

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import grpc
 import structlog
@@ -26,6 +26,9 @@ from serve.servicers import SERVICE, Digits
 from serve.settings import ServeSettings
 from serve.statistics import Statistics
 from serve.threads import ThreadServer
+
+if TYPE_CHECKING:
+    from serve.metrics import MetricsServer
 
 # How long the connections may take to close when there is nothing left to wait for, in seconds.
 CLOSE_TIMEOUT: Final = 5.0
@@ -51,6 +54,7 @@ class Server:
 
     Attributes:
         address: where it listens, ``host:port``; the port is the real one where the settings say 0.
+        metrics_address: where it answers operators; None where it does not.
         statistics: what it has done so far.
     """
 
@@ -63,6 +67,7 @@ class Server:
         self._settings = settings
         self._stop_asked = threading.Event()
         self._stop_forced = threading.Event()
+        self._is_ready = threading.Event()
         self._calls = Calls()
         self.statistics = Statistics()
         self.statistics.in_flight = lambda: self._calls.under_way
@@ -83,16 +88,22 @@ class Server:
         )
         self._transport = self._build()
         self.address = self._bind()
+        self._metrics = self._bind_metrics()
+        self.metrics_address = None if self._metrics is None else self._metrics.address
 
     def start(self) -> None:
         """Begin to answer."""
+        if self._metrics is not None:
+            self._metrics.start()
         self._repository.watch(self._settings.model_poll)
         self._transport.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._is_ready.set()
         version = self._repository.get()
         log.info(
             "serving",
             address=self.address,
+            metrics_address=self.metrics_address,
             model=version.card.name,
             precision=version.card.precision,
             version=version.name,
@@ -116,6 +127,7 @@ class Server:
         while not self._stop_asked.wait(timeout=1.0):  # short waits: signal handlers run between them
             if self._calls.comes_to_rest():
                 return_memory()  # what a burst of large calls took
+        self._is_ready.clear()
         self._health.enter_graceful_shutdown()
         log.info("not serving", drain_delay=self._settings.drain_delay)
         self._stop_forced.wait(self._settings.drain_delay)
@@ -126,6 +138,8 @@ class Server:
         closed = self._transport.stop(CLOSE_TIMEOUT)
         self._repository.close()
         self._service.close()
+        if self._metrics is not None:
+            self._metrics.close()
         log.info("stopped", finished=finished, closed=closed)
         return closed
 
@@ -136,6 +150,13 @@ class Server:
             if self._calls.wait_until_idle(timeout=min(0.2, max(end - time.monotonic(), 0))):
                 return True
         return self._calls.wait_until_idle(timeout=0)
+
+    def _bind_metrics(self) -> MetricsServer | None:
+        if self._settings.metrics_listen is None:
+            return None
+        from serve.metrics import MetricsServer  # prometheus_client takes memory and a tenth of a second
+
+        return MetricsServer(self._settings.metrics_listen, self.statistics.everywhere, self._is_ready.is_set)
 
     def _set_health(self, state: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", SERVICE):

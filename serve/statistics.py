@@ -23,7 +23,8 @@ FILES_MODEL: Final = "digits-image"
 # The upper ends of the buckets of times, in seconds; what takes longer is in one more.
 TIMES: Final = (50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
-# Triton's names for why a request failed; what is not here is OTHER: the request made no sense.
+# Triton's names for why a request failed; what is not in the table made no sense.
+REASONS: Final = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
 FAILURES: Final[dict[type[CallError], str]] = {
     FullError: "REJECTED",
     StoppingError: "REJECTED",

@@ -37,4 +37,4 @@ def test_a_stub_is_up_to_date(name: str, generated: Path) -> None:
 def test_there_are_four_of_each_protocol() -> None:
     protocols = ("scanline/inference/open_inference", "scanline/v1/digits")
     endings = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi")
-    assert STUBS == [protocol + ending for protocol in protocols for ending in endings]
+    assert [protocol + ending for protocol in protocols for ending in endings] == STUBS

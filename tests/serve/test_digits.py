@@ -90,7 +90,11 @@ def test_a_call_of_broken_files_alone_is_answered(stub: DigitsStub) -> None:
             "the call has 1025 images, expected 1 to 1024",
         ),
         (pb.ClassifyRequest(files=pb.EncodedImages()), "INVALID_ARGUMENT", "the call has 0 images, expected 1 to 1024"),
-        (pb.ClassifyRequest(pixels=bytes(784), model_version="7"), "NOT_FOUND", "model version '7' is not loaded; 1 is"),
+        (
+            pb.ClassifyRequest(pixels=bytes(784), model_version="7"),
+            "NOT_FOUND",
+            "model version '7' is not loaded; 1 is",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(
