@@ -2,6 +2,7 @@
 
     CallError                 a call can't be answered
     ├── BadRequestError       it asks for something that makes no sense
+    ├── UnauthenticatedError  it brings no token that is known here
     ├── NotFoundError         it asks for a model, or a version of it, that does not exist
     ├── NotReadyError         it asks for one that exists and is not served
     ├── NotAvailableError     this model, or this server as it is set, can't do what it asks for
@@ -25,6 +26,10 @@ class CallError(ScanlineError):
 
 class BadRequestError(CallError):
     """A call asks for something that makes no sense."""
+
+
+class UnauthenticatedError(CallError):
+    """A call brings no token that is known here."""
 
 
 class NotFoundError(CallError):

@@ -20,10 +20,12 @@ from serve.errors import (
     NotFoundError,
     NotReadyError,
     StoppingError,
+    UnauthenticatedError,
 )
 
 CODES: Final[dict[type[CallError], grpc.StatusCode]] = {
     BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     NotFoundError: grpc.StatusCode.NOT_FOUND,
     NotReadyError: grpc.StatusCode.UNAVAILABLE,
     NotAvailableError: grpc.StatusCode.FAILED_PRECONDITION,
