@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -15,15 +15,18 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from scanline.errors import ModelError, StartError
+from scanline.inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from scanline.v1.digits_pb2_grpc import add_DigitsServicer_to_server
+from serve import servicers
 from serve.calls import Calls
 from serve.core import DigitService
 from serve.credentials import Certificates, Tokens
+from serve.deferred import Deferred
 from serve.folder import Policy
 from serve.interceptor import CallInterceptor
 from serve.machine import return_memory
+from serve.oip import servicer as oip
 from serve.repository import Repository
-from serve.servicers import SERVICE, Digits
 from serve.settings import ServeSettings
 from serve.statistics import Statistics
 from serve.threads import ThreadServer
@@ -173,17 +176,23 @@ class Server:
         return certificates, tokens
 
     def _set_health(self, state: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", SERVICE):
+        for name in ("", servicers.SERVICE, oip.SERVICE):
             self._health.set(name, state)
 
     def _build(self) -> Transport:
-        digits = Digits(self._service, max_message_bytes=self._settings.max_message_bytes)
-        transport = _transport(self._settings, self._calls, digits, self._service)
+        digits = servicers.Digits(self._service, max_message_bytes=self._settings.max_message_bytes)
+        inference = oip.OpenInference(
+            self._service, self._repository, self.statistics, self._repository, self._settings
+        )
+        deferred = {**digits.deferred(), **inference.deferred()}
+        transport = _transport(self._settings, self._calls, deferred, self._service)
         # The generated functions ask for a grpc.Server, and use the two methods of it that a Transport has.
         server = cast("grpc.Server", transport)
         add_DigitsServicer_to_server(digits, server)
+        add_GRPCInferenceServiceServicer_to_server(inference, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        services = [servicers.SERVICE, oip.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(services, server)
         return transport
 
     def _bind(self) -> str:
@@ -197,7 +206,9 @@ class Server:
         return f"{host}:{port}"
 
 
-def _transport(settings: ServeSettings, calls: Calls, digits: Digits, service: DigitService) -> Transport:
+def _transport(
+    settings: ServeSettings, calls: Calls, deferred: Mapping[str, Deferred], service: DigitService
+) -> Transport:
     options = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
@@ -219,7 +230,7 @@ def _transport(settings: ServeSettings, calls: Calls, digits: Digits, service: D
             return LoopServer(
                 interceptor,
                 calls,
-                digits.deferred(),
+                deferred,
                 service.work,
                 loops=settings.instances + 1,  # one is there for calls while the others run the model
                 threads=settings.threads,
