@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
 from scanline.client.connection import TIMEOUT, Connection, Tls
-from scanline.client.messages import Limits, Part, model_of, prediction_of, split
+from scanline.client.messages import Limits, Part, model_of, predictions_of, split
 from scanline.contract import ModelCard
 from scanline.images import Image, items
 from scanline.prediction import Prediction
@@ -32,6 +32,7 @@ class Client:
         tls: Tls | None = None,
         token: str | None = None,
         options: Mapping[str, Any] | None = None,
+        min_confidence: float | None = None,
     ) -> None:
         """Prepare the channels; connections are made with the first call.
 
@@ -42,11 +43,13 @@ class Client:
             tls: how to encrypt; None for no encryption.
             token: sent along as ``authorization: Bearer``; anybody on the way can read it where there is no TLS.
             options: gRPC's channel options, which go before scanline.client.connection.OPTIONS.
+            min_confidence: answers of less confidence, 0 to 1, are rejected; None for the bound in the model's card.
 
         Raises:
             InputError: an address, a certificate or the token can't be used.
         """
         self._connection = Connection(target, timeout=timeout, tls=tls, token=token, options=options)
+        self._min_confidence = min_confidence
         self._limits: Limits | None = None
 
     def __enter__(self) -> Self:
@@ -109,17 +112,15 @@ class Client:
                 else:
                     waiting.append(part)
                 if len(waiting) > self._connection.window:
-                    yield from _answers(waiting.popleft())
+                    yield from self._answers(waiting.popleft())
             while waiting:
-                yield from _answers(waiting.popleft())
+                yield from self._answers(waiting.popleft())
         finally:
             for call in waiting:
                 if isinstance(call, Future):
                     call.cancel()
 
-
-def _answers(call: Future[pb.ClassifyResponse] | Prediction) -> Iterator[Prediction]:
-    if isinstance(call, Prediction):
-        yield call
-    else:
-        yield from map(prediction_of, call.result().predictions)
+    def _answers(self, call: Future[pb.ClassifyResponse] | Prediction) -> list[Prediction]:
+        if isinstance(call, Prediction):
+            return [call]
+        return predictions_of(call.result().predictions, self._min_confidence)

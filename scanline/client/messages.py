@@ -93,8 +93,12 @@ def split(stream: Iterable[Item], limits: Limits) -> Iterator[Part | Prediction]
         yield part
 
 
-def prediction_of(message: pb.Prediction) -> Prediction:
-    """Give the prediction that a message holds."""
+def predictions_of(messages: Iterable[pb.Prediction], min_confidence: float | None) -> list[Prediction]:
+    """Give the predictions that messages hold, those of less confidence than a bound as rejected."""
+    return [_prediction_of(message).held_to(min_confidence) for message in messages]
+
+
+def _prediction_of(message: pb.Prediction) -> Prediction:
     if message.error:
         return Prediction(error=message.error)
     return Prediction(

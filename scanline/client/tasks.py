@@ -12,7 +12,7 @@ import numpy as np
 
 from scanline.client.connection import TIMEOUT, Connection, Tls
 from scanline.client.gather import Answer, Gatherer
-from scanline.client.messages import Limits, Part, model_of, prediction_of, split
+from scanline.client.messages import Limits, Part, model_of, predictions_of, split
 from scanline.contract import ModelCard
 from scanline.images import Image, items
 from scanline.prediction import Prediction
@@ -36,9 +36,11 @@ class AsyncClient:
         tls: Tls | None = None,
         token: str | None = None,
         options: Mapping[str, Any] | None = None,
+        min_confidence: float | None = None,
     ) -> None:
         """Prepare the channels; connections are made with the first call. Arguments and errors are Client's."""
         self._connection = Connection(target, timeout=timeout, tls=tls, token=token, options=options)
+        self._min_confidence = min_confidence
         self._opening: asyncio.Task[Gatherer] | None = None
         self._gatherer: Gatherer | None = None
 
@@ -81,10 +83,10 @@ class AsyncClient:
                     break
                 waiting.append(gatherer.send(part, probabilities=probabilities) if isinstance(part, Part) else part)
                 if len(waiting) > self._connection.window:
-                    for prediction in await _answers(waiting.popleft()):
+                    for prediction in await self._answers(waiting.popleft()):
                         yield prediction
             while waiting:
-                for prediction in await _answers(waiting.popleft()):
+                for prediction in await self._answers(waiting.popleft()):
                     yield prediction
         finally:
             for answer in waiting:
@@ -102,6 +104,7 @@ class AsyncClient:
         self._gatherer = Gatherer(self._connection, Limits.of(description.limits))
         return self._gatherer
 
-
-async def _answers(answer: Answer | Prediction) -> Iterable[Prediction]:
-    return [answer] if isinstance(answer, Prediction) else map(prediction_of, await answer)
+    async def _answers(self, answer: Answer | Prediction) -> list[Prediction]:
+        if isinstance(answer, Prediction):
+            return [answer]
+        return predictions_of(await answer, self._min_confidence)

@@ -24,6 +24,9 @@ class EngineSettings(Settings):
     server: str | None = Field(
         None, description="HOST:PORT[,HOST:PORT...] of running servers that read them instead, in turn"
     )
+    min_confidence: float | None = Field(
+        None, ge=0, le=1, description="answers of less confidence are rejected; by default the model's card says"
+    )
     timeout: float = Field(30.0, gt=0, description="seconds that a call to a server may take, retries included")
     tls: bool = Field(False, description="encrypt, and trust the certificates that public authorities vouch for")
     tls_roots: Path | None = Field(None, description="encrypt, and trust the certificates that those in a PEM file do")
@@ -39,8 +42,8 @@ class EngineSettings(Settings):
         if value is not None:
             try:
                 addresses_of(value)
-            except InputError as error:
-                raise ValueError(str(error)) from None
+            except InputError:
+                raise ValueError("should be HOST:PORT[,HOST:PORT...], such as 127.0.0.1:50051") from None
         return value
 
 
@@ -55,7 +58,7 @@ def engine(settings: EngineSettings) -> Reader | Client:
     if settings.server is None:
         from scanline.reader import Reader
 
-        return Reader(settings.model)
+        return Reader(settings.model, min_confidence=settings.min_confidence)
     if settings.model is not None:
         raise UsageError("--model and --server exclude each other: a server answers with its own model")
 
@@ -69,6 +72,7 @@ def engine(settings: EngineSettings) -> Reader | Client:
         if encrypt
         else None,
         token=None if settings.token_file is None else _token(settings.token_file),
+        min_confidence=settings.min_confidence,
     )
 
 
