@@ -11,10 +11,12 @@ servicers.py    the RPCs, thin
 deferred.py     an RPC in two halves, for a transport that does not wait
 status.py       the one place where errors become gRPC status codes
 calls.py        what happens around every call: request id, count, log line
+credentials.py  TLS and tokens, read again when their files change
 interceptor.py  puts that around the handlers
 threads.py      the plain transport: grpc.server
 loop.py         the fast transport: the gRPC core's events
 loop_call.py    a call as the fast transport sees it
+metrics.py      the port for operators: Prometheus, health
 lifecycle.py    start, health, signals, stop
 logs.py         log lines for people or programs
 command.py      `scanline serve`

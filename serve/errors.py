@@ -2,6 +2,7 @@
 
     CallError                 a call can't be answered
     ├── BadRequestError       it asks for something that makes no sense
+    ├── UnauthenticatedError  it brings no token that is known here
     ├── UnknownVersionError   it asks for a model version that is not loaded
     ├── NotAvailableError     this model can't do what it asks for
     ├── FullError             the server holds as much as it may; later it will do
@@ -24,6 +25,10 @@ class CallError(ScanlineError):
 
 class BadRequestError(CallError):
     """A call asks for something that makes no sense."""
+
+
+class UnauthenticatedError(CallError):
+    """A call brings no token that is known here."""
 
 
 class UnknownVersionError(CallError):

@@ -19,6 +19,7 @@ from scanline.model import STEP_FILE, Model, StepModel
 from scanline.v1.digits_pb2_grpc import add_DigitsServicer_to_server
 from serve.calls import Calls
 from serve.core import DigitService
+from serve.credentials import Certificates, Tokens
 from serve.interceptor import CallInterceptor
 from serve.machine import return_memory
 from serve.servicers import SERVICE, Digits
@@ -38,8 +39,8 @@ log = structlog.get_logger("scanline.server")
 class Transport(Protocol):
     """What carries calls to the servicers and answers back."""
 
-    def bind(self, address: str) -> int:
-        """Listen on an address, ``host:port``, and give the port; 0 if it can't be had."""
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        """Listen on ``host:port``, with TLS if there are credentials, and give the port; 0 if it can't be had."""
 
     def start(self) -> None:
         """Begin to answer."""
@@ -61,14 +62,15 @@ class Server:
         """Load the model and bind the port. Nothing is answered before `start`.
 
         Raises:
-            StartError: there is no model, it can't be used, or the port can't be had.
+            StartError: there is no model, it can't be used, or a port or the files of credentials can't be had.
         """
         self._settings = settings
         self._stop_asked = threading.Event()
         self._stop_forced = threading.Event()
         self._is_ready = threading.Event()
-        self._calls = Calls()
         self.statistics = Statistics()
+        self._certificates, self._tokens = self._read_credentials()
+        self._calls = Calls(None if self._tokens is None else self._tokens.check)
         self.statistics.in_flight = lambda: self._calls.under_way
         # In its non-blocking form Watch waits for its message to be sent while it holds a lock that gRPC's only thread
         # wants when another watcher goes: both wait for ever. The loop transport calls it in a form of its own.
@@ -113,6 +115,9 @@ class Server:
             Whether all threads have ended. Where gRPC has lost a call, the thread that waits for it never does.
         """
         while not self._stop_asked.wait(timeout=1.0):  # short waits: signal handlers run between them
+            for credentials in (self._certificates, self._tokens):
+                if credentials is not None:
+                    credentials.refresh()
             if self._calls.comes_to_rest():
                 return_memory()  # what a burst of large calls took
         self._is_ready.clear()
@@ -145,6 +150,15 @@ class Server:
 
         return MetricsServer(self._settings.metrics_listen, self.statistics.everywhere, self._is_ready.is_set)
 
+    def _read_credentials(self) -> tuple[Certificates | None, Tokens | None]:
+        certificate, key, token_file = self._settings.tls_certificate, self._settings.tls_key, self._settings.token_file
+        certificates, tokens = None, None
+        if certificate is not None and key is not None:
+            certificates = Certificates(certificate, key, self._settings.tls_client_roots, self.statistics)
+        if token_file is not None:
+            tokens = Tokens(token_file, self.statistics)
+        return certificates, tokens
+
     def _set_health(self, state: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", SERVICE):
             self._health.set(name, state)
@@ -161,7 +175,8 @@ class Server:
 
     def _bind(self) -> str:
         host, _, _ = self._settings.listen.rpartition(":")
-        port = self._transport.bind(self._settings.listen)
+        certificates = self._certificates
+        port = self._transport.bind(self._settings.listen, None if certificates is None else certificates.credentials)
         if not port:
             raise StartError(
                 f"can't listen on {self._settings.listen}: the port is taken, or the address is not this machine's"

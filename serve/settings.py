@@ -23,6 +23,15 @@ class ServeSettings(Settings):
 
     model: Path | None = Field(None, description="model file or exported folder; without it, the model that ships")
     listen: str = Field("127.0.0.1:50051", description="address to listen on, HOST:PORT; port 0 takes a free one")
+    tls_certificate: Path | None = Field(None, description="PEM file of the certificate to serve with TLS")
+    tls_key: Path | None = Field(None, description="PEM file of its private key")
+    tls_client_roots: Path | None = Field(
+        None, description="PEM file of the roots of callers' certificates; without it, no caller needs one"
+    )
+    token_file: Path | None = Field(
+        None, description="file with a token on each line; calls must bring one of them, health and reflection need not"
+    )
+    admin: bool = Field(False, description="let callers load and unload models")
     metrics_listen: str | None = Field(
         None, description="address for /metrics, /healthz and /readyz, HOST:PORT; without it, there are none"
     )
@@ -65,6 +74,10 @@ class ServeSettings(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("--tls-certificate and --tls-key go together: one is missing")
+        if self.tls_client_roots is not None and self.tls_certificate is None:
+            raise ValueError("--tls-client-roots needs --tls-certificate and --tls-key: without TLS nobody is asked")
         if self.max_images > self.max_queue_images:
             raise ValueError(
                 f"--max-images {self.max_images} is more than --max-queue-images {self.max_queue_images}: "

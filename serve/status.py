@@ -18,11 +18,13 @@ from serve.errors import (
     FullError,
     NotAvailableError,
     StoppingError,
+    UnauthenticatedError,
     UnknownVersionError,
 )
 
 CODES: Final[dict[type[CallError], grpc.StatusCode]] = {
     BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     UnknownVersionError: grpc.StatusCode.NOT_FOUND,
     NotAvailableError: grpc.StatusCode.FAILED_PRECONDITION,
     FullError: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -93,7 +93,7 @@ class EncodedImages(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """One image file each: PNG, JPEG or BMP."""
+        """One image file each: PNG, JPEG, BMP, TIFF or WebP."""
 
     def __init__(
         self,
