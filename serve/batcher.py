@@ -11,6 +11,8 @@ leader/followers pattern: Schmidt et al., Pattern-Oriented Software Architecture
 
 A request larger than a batch goes through in pieces, each of which goes to the end of the queue after the last, so that
 small requests pass between them.
+
+Requests may want different models: a batch holds those of one, the oldest request's.
 """
 
 from __future__ import annotations
@@ -35,14 +37,22 @@ EXPIRED: Final = "the deadline passed before the model came to the images"
 
 
 class Ticket:
-    """A request on its way through the batcher; its fields belong to the batcher's lock."""
+    """A request on its way through the batcher; its fields belong to the batcher's lock.
 
-    __slots__ = ("deadline", "done", "error", "listener", "missing", "outputs", "queued_at", "rows", "taken", "wake")
+    Attributes:
+        queued_at: when it was queued, on the batcher's clock.
+        begun_at: when the first of its rows was taken into a run; with `ended_at`, set once it has outputs.
+        ended_at: when the run with its last row ended.
+    """
 
-    def __init__(self, rows: Array, deadline: float | None, queued_at: float) -> None:
+    __slots__ = ("begun_at", "deadline", "done", "ended_at", "error", "listener", "missing", "outputs", "queued_at",
+                 "rows", "run", "taken", "wake")  # fmt: skip
+
+    def __init__(self, run: Run, rows: Array, deadline: float | None, queued_at: float) -> None:
+        self.run = run
         self.rows = rows
         self.deadline = deadline
-        self.queued_at = queued_at
+        self.queued_at = self.begun_at = self.ended_at = queued_at
         self.taken = 0  # how many rows are in a batch already
         self.missing = len(rows)  # how many rows have no answer yet
         self.outputs: Array | None = None
@@ -57,11 +67,10 @@ Piece = tuple[Ticket, int, int]  # rows start to stop of a ticket
 
 
 class Batcher:
-    """Runs callers' rows through `run` in batches, each caller getting the outputs of its own rows."""
+    """Runs callers' rows through models in batches, each caller getting the outputs of its own rows."""
 
     def __init__(
         self,
-        run: Run,
         *,
         max_batch_size: int,
         max_queue_images: int,
@@ -72,14 +81,12 @@ class Batcher:
         """Start the worker threads.
 
         Args:
-            run: gives an output row for each input row, whatever else is in the batch; called from several threads.
             max_batch_size: the most rows in one run.
             max_queue_images: the most rows that wait.
             max_queue_delay: how long a batch that is not full waits for company, in seconds.
             instances: how many runs may be under way at once.
             clock: gives the time that deadlines are measured in, in seconds.
         """
-        self._run = run
         self._max_batch_size = max_batch_size
         self._max_queue_images = max_queue_images
         self._max_queue_delay = max_queue_delay
@@ -104,6 +111,11 @@ class Batcher:
         """How many rows wait to be run."""
         return self._waiting
 
+    def pending(self, run: Run) -> int:
+        """Count the requests for a model that have rows which wait to be run."""
+        with self._lock:
+            return sum(ticket.run == run for ticket in self._queue)
+
     def close(self) -> None:
         """Refuse what is waiting and what comes, and end the worker threads once their runs are done."""
         with self._lock:
@@ -115,10 +127,12 @@ class Batcher:
         for worker in self._workers:
             worker.join()
 
-    def submit(self, rows: Array, deadline: float | None = None) -> Ticket:
+    def submit(self, run: Run, rows: Array, deadline: float | None = None) -> Ticket:
         """Queue rows, float32 [n, ...] with n at least 1. It is `result` that waits for their outputs.
 
         Args:
+            run: gives an output row for each input row, whatever else is in the batch; called from several threads.
+                Requests whose `run` is equal share batches.
             rows: the input.
             deadline: the clock's time after which nobody wants the outputs.
 
@@ -126,7 +140,7 @@ class Batcher:
             FullError: more rows are waiting than may.
             StoppingError: the batcher is closed.
         """
-        ticket = Ticket(rows, deadline, self._clock())
+        ticket = Ticket(run, rows, deadline, self._clock())
         with self._lock:
             if self._closed:
                 raise StoppingError("the server is stopping")
@@ -254,6 +268,7 @@ class Batcher:
         if self._max_queue_delay:
             self._wait_for_company()
         batch: list[Piece] = []
+        others: list[Ticket] = []  # that want another model
         space = self._max_batch_size
         now = self._clock()
         while self._queue and space:
@@ -261,13 +276,19 @@ class Batcher:
             if ticket.deadline is not None and ticket.deadline <= now:
                 self._finish(ticket, ExpiredError(EXPIRED))
                 continue
+            if batch and ticket.run != batch[0][0].run:
+                others.append(ticket)
+                continue
             start, stop = ticket.taken, min(len(ticket.rows), ticket.taken + space)
             batch.append((ticket, start, stop))
+            if start == 0:
+                ticket.begun_at = now
             ticket.taken = stop
             self._waiting -= stop - start
             space -= stop - start
             if stop < len(ticket.rows):
                 self._queue.append(ticket)
+        self._queue.extendleft(reversed(others))
         return batch
 
     def _wait_for_company(self) -> None:
@@ -282,9 +303,10 @@ class Batcher:
         try:
             if len(batch) == 1:
                 ticket, start, stop = batch[0]
-                outputs = self._run(ticket.rows[start:stop])
+                outputs = ticket.run(ticket.rows[start:stop])
             else:
-                outputs = self._run(np.concatenate([ticket.rows[start:stop] for ticket, start, stop in batch]))
+                run = batch[0][0].run
+                outputs = run(np.concatenate([ticket.rows[start:stop] for ticket, start, stop in batch]))
         except Exception as error:  # noqa: BLE001 - whatever a model raises is the answer of its callers, not our end
             if len(batch) > 1:
                 for piece in batch:
@@ -294,9 +316,11 @@ class Batcher:
             failure.__cause__ = error
             self._drop(batch[0][0], failure)
             return
+        ended = self._clock()
         with self._lock:
             offset = 0
             for ticket, start, stop in batch:
+                ticket.ended_at = ended
                 self._deliver(ticket, start, outputs[offset : offset + stop - start])
                 offset += stop - start
         self._call_listeners()

@@ -10,33 +10,36 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scanline.contract import CLASSES, COLUMNS, ROWS, ModelCard, to_network
+from scanline.contract import CLASSES, COLUMNS, ROWS, to_network
 from scanline.errors import InputError
-from scanline.model import Model, StepModel
-from scanline.prediction import softmax
-from scanline.preprocess import to_rows
+from scanline.model import STEP_FILE, StepModel
+from scanline.prediction import RejectReason, softmax
+from scanline.preprocess import steps
 from serve.batcher import Batcher, Ticket
-from serve.errors import BadRequestError, ExpiredError, NotAvailableError, UnknownVersionError
+from serve.errors import BadRequestError, CallError, ExpiredError, NotAvailableError
+from serve.repository import CURRENT, Repository
+from serve.statistics import FILES_MODEL, ROWS_MODEL, ModelCounter, ModelKey, Statistics
+from serve.version import LOGITS, PROBABILITIES, REASON, REASONS, Version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A call's images, in one of two forms, and what is wanted of them.
+    """A call's images, in one of three forms, and what is wanted of them.
 
     Attributes:
-        pixels: uint8 [n, 28, 28], 0 background to 255 ink, in the network's form; None where there are files.
-        files: the bytes of image files.
+        images: in the network's form, uint8 [n, 28, 28], 0 background to 255 ink, or float32 of the same shape, 0 to 1;
+            or the bytes of image files.
         version: the model version to use; empty for the current one.
         deadline: the time.monotonic() after which nobody wants the answer.
     """
 
-    pixels: NDArray[np.uint8] | None = None
-    files: Sequence[bytes] = ()
-    version: str = ""
+    images: NDArray[Any] | Sequence[bytes]
+    version: str = CURRENT
     deadline: float | None = None
 
 
@@ -45,24 +48,62 @@ class Answers:
     """What became of a call's images.
 
     Attributes:
-        probabilities: float32 [k, 10], for the k images that could be read, in order.
+        logits: float32 [k, 10], for the k images that could be read, in order.
+        probabilities: the same after temperature scaling and softmax.
+        reasons: for each of the k why its answer should not be trusted, or None.
         errors: for each image of the call what is wrong with it, or None where it was read.
     """
 
+    logits: NDArray[np.float32]
     probabilities: NDArray[np.float32]
+    reasons: Sequence[RejectReason | None]
+    errors: Sequence[str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """A call's images, ready for the network.
+
+    Attributes:
+        rows: float32 [k, 28, 28], 0 to 1, of the k images that could be read.
+        reasons: for each of the k why its file shows no single digit, or None; empty where they were no files.
+        errors: for each image of the call what is wrong with it, or None.
+    """
+
+    rows: NDArray[np.float32]
+    reasons: Sequence[RejectReason | None]
     errors: Sequence[str | None]
 
 
 class Pending:
-    """A call that is queued."""
+    """A call that is queued.
 
-    __slots__ = ("_batcher", "_errors", "_ticket")
+    Attributes:
+        version: the version of the model that answers it.
+    """
 
-    def __init__(self, batcher: Batcher, ticket: Ticket | None, errors: Sequence[str | None]) -> None:
-        """Hold the ticket of the images that could be read, None if there are none, and the errors of the others."""
+    __slots__ = ("_batcher", "_came", "_counter", "_images", "_ticket", "version")
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        ticket: Ticket | None,
+        images: Images,
+        *,
+        version: Version,
+        counter: ModelCounter,
+        came: float,
+    ) -> None:
+        """Hold the images and the ticket of those that could be read, None if there are none.
+
+        When the call came is what its time is counted from.
+        """
         self._batcher = batcher
         self._ticket = ticket
-        self._errors = errors
+        self._images = images
+        self.version = version
+        self._counter = counter
+        self._came = came
 
     def cancel(self) -> None:
         """Drop the call: its caller has gone."""
@@ -75,9 +116,29 @@ class Pending:
         Raises:
             CallError: ExpiredError, CancelledError, StoppingError or ModelRunError.
         """
-        if self._ticket is None:
-            return Answers(np.empty((0, CLASSES), np.float32), self._errors)
-        return Answers(self._batcher.result(self._ticket), self._errors)
+        ticket = self._ticket
+        if ticket is None:
+            now = time.monotonic()
+            self._counter.succeeded(0, came=self._came, queued=now, begun=now, ended=now, had=now)
+            none = np.empty((0, CLASSES), np.float32)
+            return Answers(none, none, (), self._images.errors)
+        try:
+            outputs = self._batcher.result(ticket)
+        except CallError as error:
+            self._counter.failed(error, time.monotonic() - self._came)
+            raise
+        answers = Answers(
+            outputs[:, LOGITS], outputs[:, PROBABILITIES], self._reasons(outputs[:, REASON]), self._images.errors
+        )
+        self._counter.succeeded(
+            len(outputs),
+            came=self._came,
+            queued=ticket.queued_at,
+            begun=ticket.begun_at,
+            ended=ticket.ended_at,
+            had=time.monotonic(),
+        )
+        return answers
 
     def when_done(self, listener: Callable[[], None]) -> None:
         """Call a listener once, in any thread, when `result` need not wait; at once if that is now."""
@@ -85,6 +146,16 @@ class Pending:
             listener()
         else:
             self._batcher.when_done(self._ticket, listener)
+
+    def _reasons(self, found: NDArray[np.float32]) -> list[RejectReason | None]:
+        """Give each image's reason to be rejected, the file's own before what the network's input and answer show."""
+        reasons = [REASONS[int(index)] for index in found.tolist()]
+        if self._images.reasons:
+            reasons = [own or other for own, other in zip(self._images.reasons, reasons, strict=True)]
+        for reason in reasons:
+            if reason is not None:
+                self._counter.rejected(reason)
+        return reasons
 
 
 class RowReader:
@@ -112,12 +183,12 @@ class RowReader:
 
 
 class DigitService:
-    """Answers calls with one model."""
+    """Answers calls with the versions of the model."""
 
     def __init__(
         self,
-        model: Model,
-        steps: StepModel | None,
+        repository: Repository,
+        statistics: Statistics,
         *,
         max_images: int,
         max_pixels: int,
@@ -126,11 +197,11 @@ class DigitService:
         max_queue_delay: float,
         instances: int,
     ) -> None:
-        """Serve a model.
+        """Serve what a repository holds.
 
         Args:
-            model: the opened model.
-            steps: the same network one row at a time, if there is one.
+            repository: the versions of the model.
+            statistics: where it is told how many requests wait.
             max_images: the most images in one call.
             max_pixels: the most pixels of an image file.
             max_batch_size: the most images in one run of the model.
@@ -138,33 +209,32 @@ class DigitService:
             max_queue_delay: how long a batch that is not full waits for company, in seconds.
             instances: how many runs may be under way at once.
         """
-        self._model = model
-        self._steps = steps
+        self._repository = repository
         self._max_images = max_images
         self._max_pixels = max_pixels
         # A large picture takes three bytes a pixel while it is read: no more at once than there are cores for it.
         self._decoding = threading.BoundedSemaphore(instances)
         self._batcher = Batcher(
-            self._probabilities,
             max_batch_size=max_batch_size,
             max_queue_images=max_queue_images,
             max_queue_delay=max_queue_delay,
             instances=instances,
         )
-
-    @property
-    def version(self) -> str:
-        """The version of the model that answers."""
-        return self._model.version
+        statistics.pending = self._pending
 
     @property
     def max_images(self) -> int:
         """The most images in one call."""
         return self._max_images
 
-    def warm_up(self) -> None:
-        """Run the model once, so that the first caller does not wait for its memory."""
-        self._model.run(np.zeros((1, ROWS, COLUMNS), np.float32))
+    def version(self, name: str = CURRENT) -> Version:
+        """Give a version of the model; without a name the highest.
+
+        Raises:
+            NotFoundError: there is no such version.
+            NotReadyError: there is, but it is not served.
+        """
+        return self._repository.get(name)
 
     def work(self) -> bool:
         """Run one batch if something waits and a run is free; say whether more waits, which is then the caller's."""
@@ -174,68 +244,73 @@ class DigitService:
         """Refuse what is waiting and what comes."""
         self._batcher.close()
 
-    def describe(self, version: str = "") -> tuple[str, ModelCard]:
-        """Give the version and the card of a loaded model; an empty version means the current one.
-
-        Raises:
-            UnknownVersionError: that version is not loaded.
-        """
-        self._check_version(version)
-        return self._model.version, self._model.card
-
     def submit(self, request: Request) -> Pending:
         """Check a call, read its files, and queue it. A file that can't be read is an error on its own prediction.
 
         Raises:
-            BadRequestError: there is no image, or there are too many.
-            UnknownVersionError: the version that it asks for is not loaded.
+            BadRequestError: there is no image, or there are too many, or their values make no sense.
+            NotFoundError: the version that it asks for does not exist.
+            NotReadyError: it does, but is not served.
             ExpiredError: the deadline passed while files were read.
             FullError: too much is waiting.
             StoppingError: the server is stopping.
         """
-        self._check_version(request.version)
-        count = len(request.files) if request.pixels is None else len(request.pixels)
-        if not 1 <= count <= self._max_images:
-            raise BadRequestError(f"the call has {count} images, expected 1 to {self._max_images}")
-        errors: Sequence[str | None]
-        if request.pixels is None:
-            pixels, errors = self._read_files(request)
-        else:
-            pixels, errors = request.pixels, [None] * count
-        ticket = self._batcher.submit(to_network(pixels), request.deadline) if len(pixels) else None
-        return Pending(self._batcher, ticket, errors)
+        came = time.monotonic()
+        version = self._repository.get(request.version)
+        counter = version.counters[ROWS_MODEL if isinstance(request.images, np.ndarray) else FILES_MODEL]
+        try:
+            images = self._ready(request)
+            ticket = self._batcher.submit(version.run, images.rows, request.deadline) if len(images.rows) else None
+        except CallError as error:
+            counter.failed(error, time.monotonic() - came)
+            raise
+        return Pending(self._batcher, ticket, images, version=version, counter=counter, came=came)
 
     def begin_rows(self) -> RowReader:
         """Begin an image that comes row by row.
 
         Raises:
+            NotReadyError: no version is served.
             NotAvailableError: the model can't be run row by row.
         """
-        if self._steps is None:
-            raise NotAvailableError(
-                f"the model {self._model.path.name} can't be run row by row: there is no digits.step.onnx beside it"
-            )
-        return RowReader(self._steps, self._model.card.temperature)
+        version = self._repository.get()
+        if version.steps is None:
+            name = version.model.path.name
+            raise NotAvailableError(f"the model {name} can't be run row by row: there is no {STEP_FILE} beside it")
+        return RowReader(version.steps, version.card.temperature)
 
-    def _read_files(self, request: Request) -> tuple[NDArray[np.uint8], list[str | None]]:
-        """Give the images that can be read, uint8 [k, 28, 28], and for each file its error or None."""
+    def _ready(self, request: Request) -> Images:
+        """Make a call's images ready for the network."""
+        images = request.images
+        if not 1 <= len(images) <= self._max_images:
+            raise BadRequestError(f"the call has {len(images)} images, expected 1 to {self._max_images}")
+        if not isinstance(images, np.ndarray):
+            return self._read(images, request.deadline)
+        if images.dtype == np.uint8:
+            return Images(to_network(images), (), [None] * len(images))
+        least, most = images.min(), images.max()
+        if not (least >= 0 and most <= 1):  # so that a NaN is refused too
+            raise BadRequestError(f"the images have values from {least} to {most}, expected 0 background to 1 ink")
+        return Images(images, (), [None] * len(images))
+
+    def _read(self, files: Sequence[bytes], deadline: float | None) -> Images:
         readable: list[NDArray[np.uint8]] = []
+        reasons: list[RejectReason | None] = []
         errors: list[str | None] = []
-        for file in request.files:
-            if request.deadline is not None and request.deadline <= time.monotonic():
-                raise ExpiredError(f"the deadline passed with {len(errors)} of {len(request.files)} files read")
+        for file in files:
+            if deadline is not None and deadline <= time.monotonic():
+                raise ExpiredError(f"the deadline passed with {len(errors)} of {len(files)} files read")
             try:
                 with self._decoding:
-                    readable.append(to_rows(file, self._max_pixels))
+                    taken = steps(file, self._max_pixels)
+                readable.append(taken.rows)
+                reasons.append(taken.reason)
                 errors.append(None)
             except InputError as error:
                 errors.append(str(error))
-        return np.stack(readable) if readable else np.empty((0, ROWS, COLUMNS), np.uint8), errors
+        pixels = np.stack(readable) if readable else np.empty((0, ROWS, COLUMNS), np.uint8)
+        return Images(to_network(pixels), reasons, errors)
 
-    def _probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        return softmax(self._model.run(rows), self._model.card.temperature)
-
-    def _check_version(self, version: str) -> None:
-        if version not in {"", self._model.version}:
-            # cut, since it comes from outside and goes into a header and the log
-            raise UnknownVersionError(f"model version {version[:64]!r} is not loaded; {self._model.version!r} is")
+    def _pending(self) -> dict[ModelKey, int]:
+        versions = self._repository.served()
+        return {(ROWS_MODEL, version.name): self._batcher.pending(version.run) for version in versions}
