@@ -50,11 +50,20 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """A name under which the model is asked."""
+    """A name under which the model is asked.
+
+    Attributes:
+        name: the name.
+        input: what it takes.
+        outputs: what it gives.
+        is_batch: whether the first size counts requests that could come alone, as load generators think of them; where
+            it does, the configuration's sizes leave it out. Load generators can't make BYTES without a size.
+    """
 
     name: str
     input: Tensor
     outputs: tuple[Tensor, ...]
+    is_batch: bool
 
 
 _ANSWERS: Final = (
@@ -64,9 +73,11 @@ _ANSWERS: Final = (
     Tensor(REJECTED, ("BOOL",), ()),
 )
 FACES: Final = {
-    ROWS_MODEL: Face(ROWS_MODEL, Tensor(INPUT_NAME, ("FP32", "UINT8"), (ROWS, COLUMNS)), _ANSWERS),
+    ROWS_MODEL: Face(ROWS_MODEL, Tensor(INPUT_NAME, ("FP32", "UINT8"), (ROWS, COLUMNS)), _ANSWERS, is_batch=True),
     # An image that can't be read is an error of its own: digit -1, rejected, all numbers 0.
-    FILES_MODEL: Face(FILES_MODEL, Tensor("image", ("BYTES",), ()), (*_ANSWERS, Tensor(ERROR, ("BYTES",), ()))),
+    FILES_MODEL: Face(
+        FILES_MODEL, Tensor("image", ("BYTES",), ()), (*_ANSWERS, Tensor(ERROR, ("BYTES",), ())), is_batch=False
+    ),
 }
 
 
@@ -94,33 +105,32 @@ def metadata_of(face: Face, versions: list[str]) -> pb.ModelMetadataResponse:
 
 
 def config_of(face: Face, version: Version, settings: ServeSettings) -> pb.ModelConfig:
-    """Say how a model is served. Its dimensions leave the number of images out, as Triton's do."""
-    return pb.ModelConfig(
+    """Say how a model is served."""
+    free = () if face.is_batch else (FREE,)
+    config = pb.ModelConfig(
         name=face.name,
         platform=PLATFORM,
         backend=BACKEND,
         version_policy=_policy_of(Policy.parse(settings.model_versions)),
-        max_batch_size=settings.max_images,
-        input=[
-            pb.ModelInput(name=face.input.name, data_type=CONFIGURED[face.input.datatypes[0]], dims=face.input.shape)
-        ],
-        output=[
-            pb.ModelOutput(name=output.name, data_type=CONFIGURED[output.datatypes[0]], dims=output.shape)
-            for output in face.outputs
-        ],
         instance_group=[
             pb.ModelInstanceGroup(name=face.name, count=settings.instances, kind=pb.ModelInstanceGroup.KIND_CPU)
         ],
-        dynamic_batching=pb.ModelDynamicBatching(
-            preferred_batch_size=[settings.max_batch_size],
-            max_queue_delay_microseconds=round(settings.max_queue_delay * 1e6),
-            default_queue_policy=pb.ModelQueuePolicy(max_queue_size=settings.max_queue_images),
-        ),
         parameters={
             key.removeprefix(METADATA_PREFIX): pb.ModelParameter(string_value=value)
             for key, value in version.card.to_metadata().items()
         },
     )
+    datatype = CONFIGURED[face.input.datatypes[0]]
+    config.input.add(name=face.input.name, data_type=datatype, dims=(*free, *face.input.shape))
+    for output in face.outputs:
+        config.output.add(name=output.name, data_type=CONFIGURED[output.datatypes[0]], dims=(*free, *output.shape))
+    if face.is_batch:
+        config.max_batch_size = settings.max_images
+        batching = config.dynamic_batching
+        batching.preferred_batch_size.append(settings.max_batch_size)
+        batching.max_queue_delay_microseconds = round(settings.max_queue_delay * 1e6)
+        batching.default_queue_policy.max_queue_size = settings.max_queue_images
+    return config
 
 
 def _described(tensor: Tensor) -> pb.ModelMetadataResponse.TensorMetadata:
