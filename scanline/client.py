@@ -39,15 +39,17 @@ class Client:
             print(answer.digit, answer.confidence)
     """
 
-    def __init__(self, target: str, *, timeout: float = 30.0) -> None:
+    def __init__(self, target: str, *, timeout: float = 30.0, min_confidence: float | None = None) -> None:
         """Prepare a channel; the connection is made with the first call.
 
         Args:
             target: the server's address, ``host:port`` or any gRPC target.
             timeout: the deadline of each call, in seconds.
+            min_confidence: answers of less confidence, 0 to 1, are rejected; None for the bound in the model's card.
         """
         self._target = target
         self._timeout = timeout
+        self._min_confidence = min_confidence
         self._channel = grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", -1)])
         self._stub = DigitsStub(self._channel)
         self._limits: pb.Limits | None = None
@@ -118,7 +120,7 @@ class Client:
         if isinstance(call, Prediction):
             return [call]
         try:
-            return [_prediction(message) for message in call.result().predictions]
+            return [_prediction(message).held_to(self._min_confidence) for message in call.result().predictions]
         except grpc.RpcError as error:
             raise self._translate(error) from None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -46,6 +47,13 @@ class Prediction:
             return "error"
         return "rejected" if self.rejected else "ok"
 
+    def held_to(self, min_confidence: float | None) -> Prediction:
+        """Give the same answer, rejected for its confidence below this bound instead of the model's own; None keeps."""
+        if min_confidence is None or self.confidence is None or self.reason not in {None, RejectReason.LOW_CONFIDENCE}:
+            return self
+        low = self.confidence < min_confidence
+        return replace(self, rejected=low, reason=RejectReason.LOW_CONFIDENCE if low else None)
+
     def to_dict(self) -> dict[str, Any]:
         """Give the fields and the status as JSON types."""
         return {**asdict(self), "status": self.status}
@@ -59,13 +67,19 @@ def softmax(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float
     return result
 
 
-def predictions(shares: NDArray[np.float32], *, probabilities: bool) -> list[Prediction]:
-    """Give a prediction for each row of probabilities, float32 [n, 10]."""
+def predictions(
+    shares: NDArray[np.float32], reasons: Sequence[RejectReason | None], *, probabilities: bool
+) -> list[Prediction]:
+    """Give a prediction for each row of probabilities, float32 [n, 10], and the reason to reject it, or None."""
     rows = shares.tolist()
     confidences = [max(row) for row in rows]
     return [
         Prediction(
-            digit=row.index(confidence), confidence=confidence, probabilities=tuple(row) if probabilities else None
+            digit=row.index(confidence),
+            confidence=confidence,
+            probabilities=tuple(row) if probabilities else None,
+            rejected=reason is not None,
+            reason=reason,
         )
-        for row, confidence in zip(rows, confidences, strict=True)
+        for row, confidence, reason in zip(rows, confidences, reasons, strict=True)
     ]

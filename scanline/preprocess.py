@@ -25,6 +25,7 @@ from PIL import Image
 
 from scanline.contract import COLUMNS, ROWS
 from scanline.decode import MAX_PIXELS, decode
+from scanline.prediction import RejectReason
 from scanline.strokes import Pixels, of_the_digit, thickened
 
 BOX: Final = 20
@@ -51,11 +52,13 @@ class Steps:
         picture: [height, width], grey, upright, as it was decoded.
         ink: [height, width], 255 for the digit's ink, 0 for everything else; larger than a small picture.
         rows: [28, 28], what the network sees, 0 background to 255 ink.
+        reason: why the picture shows no single digit, or None.
     """
 
     picture: Pixels
     ink: Pixels
     rows: Pixels
+    reason: RejectReason | None
 
 
 def to_rows(source: bytes | Path | BinaryIO | Image.Image, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -77,9 +80,9 @@ def steps(source: bytes | Path | BinaryIO | Image.Image, max_pixels: int = MAX_P
     """Do as `to_rows`, and keep what is on the way."""
     picture = grey(decode(source, max_pixels))
     if in_normal_form(picture):
-        return Steps(picture, picture, picture.copy())
+        return Steps(picture, picture, picture.copy(), None)
     strokes = ink(picture)
-    return Steps(picture, strokes, normalise(strokes))
+    return Steps(picture, strokes, normalise(strokes), None if strokes.any() else RejectReason.BLANK)
 
 
 def in_normal_form(picture: Pixels) -> bool:

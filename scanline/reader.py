@@ -11,12 +11,13 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from scanline import reject
 from scanline.contract import to_network
 from scanline.errors import InputError
 from scanline.images import Image, Item, items
 from scanline.model import Model
-from scanline.prediction import Prediction, predictions, softmax
-from scanline.preprocess import to_rows
+from scanline.prediction import Prediction, RejectReason, predictions, softmax
+from scanline.preprocess import steps
 
 # onnxruntime's speed on this network has levelled off by then, and the memory stays small.
 BATCH: Final = 64
@@ -33,17 +34,21 @@ class Reader:
         model: the opened model, with its card.
     """
 
-    def __init__(self, path: str | Path | None = None, *, threads: int = 1) -> None:
+    def __init__(
+        self, path: str | Path | None = None, *, threads: int = 1, min_confidence: float | None = None
+    ) -> None:
         """Load a model.
 
         Args:
             path: a model file or a folder of exported files; None for the model that ships with the package.
             threads: how many threads one batch may use.
+            min_confidence: answers of less confidence, 0 to 1, are rejected; None for the bound in the model's card.
 
         Raises:
             ModelError: the file is missing, damaged or breaks the contract.
         """
         self.model = Model(path, threads=threads)
+        self._min_confidence = min_confidence
 
     def __enter__(self) -> Self:
         return self
@@ -76,7 +81,7 @@ class Reader:
 
     def _classify(self, batch: list[Item], *, probabilities: bool) -> list[Prediction]:
         answers: list[Prediction | None] = []
-        readable: list[NDArray[np.uint8]] = []
+        readable: list[tuple[NDArray[np.uint8], RejectReason | None]] = []
         for item in batch:
             try:
                 readable.append(_pixels(item))
@@ -85,14 +90,17 @@ class Reader:
                 answers.append(Prediction(error=str(error)))
         if not readable:
             return [answer for answer in answers if answer is not None]
-        logits = self.model.run(to_network(np.stack(readable)))
-        read = iter(predictions(softmax(logits, self.model.card.temperature), probabilities=probabilities))
-        return [answer or next(read) for answer in answers]
+        pixels, own = np.stack([rows for rows, _ in readable]), [reason for _, reason in readable]
+        logits, card = self.model.run(to_network(pixels)), self.model.card
+        shares = softmax(logits, card.temperature)
+        read = iter(predictions(shares, reject.reasons(pixels, logits, card, own), probabilities=probabilities))
+        return [answer or next(read).held_to(self._min_confidence) for answer in answers]
 
 
-def _pixels(item: Item) -> NDArray[np.uint8]:
+def _pixels(item: Item) -> tuple[NDArray[np.uint8], RejectReason | None]:
     if item.encoded is not None:
-        return to_rows(item.encoded)
+        taken = steps(item.encoded)
+        return taken.rows, taken.reason
     if item.pixels is None:
         raise InputError(item.error or "")
-    return item.pixels
+    return item.pixels, None

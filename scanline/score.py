@@ -1,8 +1,8 @@
 """Reads folders of image files into a table, a row a file, in bounded memory.
 
-    path,digit,confidence,status,error
-    scans/0001.png,7,0.998541,ok,
-    scans/0002.png,,,error,the image is damaged or cut short: image file is truncated (3 bytes not processed)
+    path,digit,confidence,status,reason,error
+    scans/0001.png,7,0.998541,ok,,
+    scans/0002.png,,,error,,the image is damaged or cut short: image file is truncated (3 bytes not processed)
 
 The rows come in the order of the paths that were given; within a folder first its files, then its folders, each sorted
 by name. A file that can't be read is a row with its error.
@@ -49,6 +49,7 @@ class Row:
         digit: 0 to 9, or None where there is an error.
         confidence: 0 to 1, rounded to 6 places, or None where there is an error.
         status: ``ok``, ``rejected`` or ``error``.
+        reason: why the answer is rejected, such as ``blank``, or None.
         error: what is wrong with the file, or None.
     """
 
@@ -56,6 +57,7 @@ class Row:
     digit: int | None
     confidence: float | None
     status: str
+    reason: str | None
     error: str | None
 
     @classmethod
@@ -67,6 +69,7 @@ class Row:
             digit=prediction.digit,
             confidence=None if prediction.confidence is None else round(prediction.confidence, 6),
             status=prediction.status,
+            reason=prediction.reason,
             error=None if prediction.error is None else printable(prediction.error),
         )
 

@@ -5,6 +5,7 @@ machine.py      how many cores and how much memory this process may use
 errors.py       what the core refuses
 batcher.py      gathers what callers ask at the same time; knows a callable and a clock, nothing of models
 core.py         the service: images in, answers out; knows nothing of gRPC
+statistics.py   what each model has done, counted
 convert.py      messages to arrays and back
 servicers.py    the RPCs, thin
 deferred.py     an RPC in two halves, for a transport that does not wait

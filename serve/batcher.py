@@ -35,14 +35,21 @@ EXPIRED: Final = "the deadline passed before the model came to the images"
 
 
 class Ticket:
-    """A request on its way through the batcher; its fields belong to the batcher's lock."""
+    """A request on its way through the batcher; its fields belong to the batcher's lock.
 
-    __slots__ = ("deadline", "done", "error", "listener", "missing", "outputs", "queued_at", "rows", "taken", "wake")
+    Attributes:
+        queued_at: when it was queued, on the batcher's clock.
+        begun_at: when the first of its rows was taken into a run; with `ended_at`, set once it has outputs.
+        ended_at: when the run with its last row ended.
+    """
+
+    __slots__ = ("begun_at", "deadline", "done", "ended_at", "error", "listener", "missing", "outputs", "queued_at",
+                 "rows", "taken", "wake")  # fmt: skip
 
     def __init__(self, rows: Array, deadline: float | None, queued_at: float) -> None:
         self.rows = rows
         self.deadline = deadline
-        self.queued_at = queued_at
+        self.queued_at = self.begun_at = self.ended_at = queued_at
         self.taken = 0  # how many rows are in a batch already
         self.missing = len(rows)  # how many rows have no answer yet
         self.outputs: Array | None = None
@@ -103,6 +110,11 @@ class Batcher:
     def waiting(self) -> int:
         """How many rows wait to be run."""
         return self._waiting
+
+    @property
+    def pending(self) -> int:
+        """How many requests have rows that wait to be run."""
+        return len(self._queue)
 
     def close(self) -> None:
         """Refuse what is waiting and what comes, and end the worker threads once their runs are done."""
@@ -263,6 +275,8 @@ class Batcher:
                 continue
             start, stop = ticket.taken, min(len(ticket.rows), ticket.taken + space)
             batch.append((ticket, start, stop))
+            if start == 0:
+                ticket.begun_at = now
             ticket.taken = stop
             self._waiting -= stop - start
             space -= stop - start
@@ -294,9 +308,11 @@ class Batcher:
             failure.__cause__ = error
             self._drop(batch[0][0], failure)
             return
+        ended = self._clock()
         with self._lock:
             offset = 0
             for ticket, start, stop in batch:
+                ticket.ended_at = ended
                 self._deliver(ticket, start, outputs[offset : offset + stop - start])
                 offset += stop - start
         self._call_listeners()

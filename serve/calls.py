@@ -41,6 +41,11 @@ class Calls:
         self._rested = True
         self.refusing = False
 
+    @property
+    def under_way(self) -> int:
+        """How many calls are under way."""
+        return self._under_way
+
     def refuse(self) -> None:
         """Answer every call that comes from now on with UNAVAILABLE.
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from scanline.contract import COLUMNS, IMAGE_BYTES, METADATA_PREFIX, ROWS, ModelCard
+from scanline.prediction import RejectReason
 from scanline.v1 import digits_pb2 as pb
 from serve.core import Answers, Request
 from serve.errors import BadRequestError
+
+REASONS: Final = {reason: pb.RejectReason.Value(f"REJECT_REASON_{reason.name}") for reason in RejectReason}
 
 
 def request_of(message: pb.ClassifyRequest, deadline: float | None) -> Request:
@@ -40,14 +45,20 @@ def response_of(answers: Answers, version: str, *, probabilities: bool) -> pb.Cl
     """Turn answers into a message, with all ten probabilities of each image if they were asked for."""
     response = pb.ClassifyResponse(model_version=version)
     add = response.predictions.add
-    shares = iter(answers.probabilities.tolist())
+    answered = zip(answers.probabilities.tolist(), answers.reasons, strict=True)
     for error in answers.errors:
         if error is not None:
             add(digit=-1, error=error)
             continue
-        row = next(shares)
+        row, reason = next(answered)
         confidence = max(row)
-        add(digit=row.index(confidence), confidence=confidence, probabilities=row if probabilities else None)
+        add(
+            digit=row.index(confidence),
+            confidence=confidence,
+            probabilities=row if probabilities else None,
+            rejected=reason is not None,
+            reason=None if reason is None else REASONS[reason],
+        )
     return response
 
 

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scanline import reject
 from scanline.contract import CLASSES, COLUMNS, ROWS, ModelCard, to_network
 from scanline.errors import InputError
 from scanline.model import Model, StepModel
-from scanline.prediction import softmax
-from scanline.preprocess import to_rows
+from scanline.prediction import RejectReason, softmax
+from scanline.preprocess import steps
 from serve.batcher import Batcher, Ticket
-from serve.errors import BadRequestError, ExpiredError, NotAvailableError, UnknownVersionError
+from serve.errors import BadRequestError, CallError, ExpiredError, NotAvailableError, UnknownVersionError
+from serve.statistics import FILES_MODEL, ROWS_MODEL, ModelCounter, Statistics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,24 +47,58 @@ class Answers:
     """What became of a call's images.
 
     Attributes:
-        probabilities: float32 [k, 10], for the k images that could be read, in order.
+        logits: float32 [k, 10], for the k images that could be read, in order.
+        probabilities: the same after temperature scaling and softmax.
+        reasons: for each of the k why its answer should not be trusted, or None.
         errors: for each image of the call what is wrong with it, or None where it was read.
     """
 
+    logits: NDArray[np.float32]
     probabilities: NDArray[np.float32]
+    reasons: Sequence[RejectReason | None]
+    errors: Sequence[str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """A call's images, ready for the network.
+
+    Attributes:
+        pixels: uint8 [k, 28, 28], of the k images that could be read.
+        reasons: for each of the k why its file shows no single digit, or None; empty where they were no files.
+        errors: for each image of the call what is wrong with it, or None.
+    """
+
+    pixels: NDArray[np.uint8]
+    reasons: Sequence[RejectReason | None]
     errors: Sequence[str | None]
 
 
 class Pending:
     """A call that is queued."""
 
-    __slots__ = ("_batcher", "_errors", "_ticket")
+    __slots__ = ("_batcher", "_came", "_card", "_counter", "_images", "_ticket")
 
-    def __init__(self, batcher: Batcher, ticket: Ticket | None, errors: Sequence[str | None]) -> None:
-        """Hold the ticket of the images that could be read, None if there are none, and the errors of the others."""
+    def __init__(
+        self,
+        batcher: Batcher,
+        ticket: Ticket | None,
+        images: Images,
+        *,
+        card: ModelCard,
+        counter: ModelCounter,
+        came: float,
+    ) -> None:
+        """Hold the images, the ticket of those that could be read, None if there are none, and their model's card.
+
+        When the call came is what its time is counted from.
+        """
         self._batcher = batcher
         self._ticket = ticket
-        self._errors = errors
+        self._images = images
+        self._card = card
+        self._counter = counter
+        self._came = came
 
     def cancel(self) -> None:
         """Drop the call: its caller has gone."""
@@ -75,9 +111,31 @@ class Pending:
         Raises:
             CallError: ExpiredError, CancelledError, StoppingError or ModelRunError.
         """
-        if self._ticket is None:
-            return Answers(np.empty((0, CLASSES), np.float32), self._errors)
-        return Answers(self._batcher.result(self._ticket), self._errors)
+        ticket = self._ticket
+        if ticket is None:
+            now = time.monotonic()
+            self._counter.succeeded(0, came=self._came, queued=now, begun=now, ended=now, had=now)
+            none = np.empty((0, CLASSES), np.float32)
+            return Answers(none, none, (), self._images.errors)
+        try:
+            logits = self._batcher.result(ticket)
+        except CallError as error:
+            self._counter.failed(error, time.monotonic() - self._came)
+            raise
+        reasons = reject.reasons(self._images.pixels, logits, self._card, self._images.reasons)
+        for reason in reasons:
+            if reason is not None:
+                self._counter.rejected(reason)
+        answers = Answers(logits, softmax(logits, self._card.temperature), reasons, self._images.errors)
+        self._counter.succeeded(
+            len(logits),
+            came=self._came,
+            queued=ticket.queued_at,
+            begun=ticket.begun_at,
+            ended=ticket.ended_at,
+            had=time.monotonic(),
+        )
+        return answers
 
     def when_done(self, listener: Callable[[], None]) -> None:
         """Call a listener once, in any thread, when `result` need not wait; at once if that is now."""
@@ -118,6 +176,7 @@ class DigitService:
         self,
         model: Model,
         steps: StepModel | None,
+        statistics: Statistics,
         *,
         max_images: int,
         max_pixels: int,
@@ -131,6 +190,7 @@ class DigitService:
         Args:
             model: the opened model.
             steps: the same network one row at a time, if there is one.
+            statistics: where what the model does is counted.
             max_images: the most images in one call.
             max_pixels: the most pixels of an image file.
             max_batch_size: the most images in one run of the model.
@@ -145,12 +205,14 @@ class DigitService:
         # A large picture takes three bytes a pixel while it is read: no more at once than there are cores for it.
         self._decoding = threading.BoundedSemaphore(instances)
         self._batcher = Batcher(
-            self._probabilities,
+            self._run,
             max_batch_size=max_batch_size,
             max_queue_images=max_queue_images,
             max_queue_delay=max_queue_delay,
             instances=instances,
         )
+        self._counters = {name: statistics.of(name, model.version) for name in (ROWS_MODEL, FILES_MODEL)}
+        self._counters[ROWS_MODEL].pending = lambda: self._batcher.pending
 
     @property
     def version(self) -> str:
@@ -193,17 +255,15 @@ class DigitService:
             FullError: too much is waiting.
             StoppingError: the server is stopping.
         """
+        came = time.monotonic()
         self._check_version(request.version)
-        count = len(request.files) if request.pixels is None else len(request.pixels)
-        if not 1 <= count <= self._max_images:
-            raise BadRequestError(f"the call has {count} images, expected 1 to {self._max_images}")
-        errors: Sequence[str | None]
-        if request.pixels is None:
-            pixels, errors = self._read_files(request)
-        else:
-            pixels, errors = request.pixels, [None] * count
-        ticket = self._batcher.submit(to_network(pixels), request.deadline) if len(pixels) else None
-        return Pending(self._batcher, ticket, errors)
+        counter = self._counters[FILES_MODEL if request.pixels is None else ROWS_MODEL]
+        try:
+            ticket, images = self._queue(request)
+        except CallError as error:
+            counter.failed(error, time.monotonic() - came)
+            raise
+        return Pending(self._batcher, ticket, images, card=self._model.card, counter=counter, came=came)
 
     def begin_rows(self) -> RowReader:
         """Begin an image that comes row by row.
@@ -217,23 +277,38 @@ class DigitService:
             )
         return RowReader(self._steps, self._model.card.temperature)
 
-    def _read_files(self, request: Request) -> tuple[NDArray[np.uint8], list[str | None]]:
-        """Give the images that can be read, uint8 [k, 28, 28], and for each file its error or None."""
+    def _queue(self, request: Request) -> tuple[Ticket | None, Images]:
+        """Queue what can be read of a call; give the ticket and the images."""
+        count = len(request.files) if request.pixels is None else len(request.pixels)
+        if not 1 <= count <= self._max_images:
+            raise BadRequestError(f"the call has {count} images, expected 1 to {self._max_images}")
+        images = self._read_files(request) if request.pixels is None else Images(request.pixels, (), [None] * count)
+        rows = to_network(images.pixels)
+        return self._batcher.submit(rows, request.deadline) if len(rows) else None, images
+
+    def _read_files(self, request: Request) -> Images:
         readable: list[NDArray[np.uint8]] = []
+        reasons: list[RejectReason | None] = []
         errors: list[str | None] = []
         for file in request.files:
             if request.deadline is not None and request.deadline <= time.monotonic():
                 raise ExpiredError(f"the deadline passed with {len(errors)} of {len(request.files)} files read")
             try:
                 with self._decoding:
-                    readable.append(to_rows(file, self._max_pixels))
+                    taken = steps(file, self._max_pixels)
+                readable.append(taken.rows)
+                reasons.append(taken.reason)
                 errors.append(None)
             except InputError as error:
                 errors.append(str(error))
-        return np.stack(readable) if readable else np.empty((0, ROWS, COLUMNS), np.uint8), errors
+        pixels = np.stack(readable) if readable else np.empty((0, ROWS, COLUMNS), np.uint8)
+        return Images(pixels, reasons, errors)
 
-    def _probabilities(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        return softmax(self._model.run(rows), self._model.card.temperature)
+    def _run(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        started = time.monotonic()
+        logits = self._model.run(rows)
+        self._counters[ROWS_MODEL].ran(len(rows), time.monotonic() - started)
+        return logits
 
     def _check_version(self, version: str) -> None:
         if version not in {"", self._model.version}:

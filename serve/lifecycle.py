@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import grpc
 import structlog
@@ -23,7 +23,11 @@ from serve.interceptor import CallInterceptor
 from serve.machine import return_memory
 from serve.servicers import SERVICE, Digits
 from serve.settings import ServeSettings
+from serve.statistics import Statistics
 from serve.threads import ThreadServer
+
+if TYPE_CHECKING:
+    from serve.metrics import MetricsServer
 
 # How long the connections may take to close when there is nothing left to wait for, in seconds.
 CLOSE_TIMEOUT: Final = 5.0
@@ -49,6 +53,8 @@ class Server:
 
     Attributes:
         address: where it listens, ``host:port``; the port is the real one where the settings say 0.
+        metrics_address: where it answers operators; None where it does not.
+        statistics: what it has done so far.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
@@ -60,24 +66,33 @@ class Server:
         self._settings = settings
         self._stop_asked = threading.Event()
         self._stop_forced = threading.Event()
+        self._is_ready = threading.Event()
         self._calls = Calls()
+        self.statistics = Statistics()
+        self.statistics.in_flight = lambda: self._calls.under_way
         # In its non-blocking form Watch waits for its message to be sent while it holds a lock that gRPC's only thread
         # wants when another watcher goes: both wait for ever. The loop transport calls it in a form of its own.
         self._health = health.HealthServicer(experimental_non_blocking=False)
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._service = _load(settings)
+        self._service = _load(settings, self.statistics)
         self._transport = self._build()
         self.address = self._bind()
+        self._metrics = self._bind_metrics()
+        self.metrics_address = None if self._metrics is None else self._metrics.address
 
     def start(self) -> None:
         """Begin to answer."""
+        if self._metrics is not None:
+            self._metrics.start()
         self._service.warm_up()
         self._transport.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._is_ready.set()
         version, card = self._service.describe()
         log.info(
             "serving",
             address=self.address,
+            metrics_address=self.metrics_address,
             model=card.name,
             precision=card.precision,
             version=version,
@@ -100,6 +115,7 @@ class Server:
         while not self._stop_asked.wait(timeout=1.0):  # short waits: signal handlers run between them
             if self._calls.comes_to_rest():
                 return_memory()  # what a burst of large calls took
+        self._is_ready.clear()
         self._health.enter_graceful_shutdown()
         log.info("not serving", drain_delay=self._settings.drain_delay)
         self._stop_forced.wait(self._settings.drain_delay)
@@ -109,6 +125,8 @@ class Server:
         # what is left: callers that watch our health, and calls past the grace period
         closed = self._transport.stop(CLOSE_TIMEOUT)
         self._service.close()
+        if self._metrics is not None:
+            self._metrics.close()
         log.info("stopped", finished=finished, closed=closed)
         return closed
 
@@ -119,6 +137,13 @@ class Server:
             if self._calls.wait_until_idle(timeout=min(0.2, max(end - time.monotonic(), 0))):
                 return True
         return self._calls.wait_until_idle(timeout=0)
+
+    def _bind_metrics(self) -> MetricsServer | None:
+        if self._settings.metrics_listen is None:
+            return None
+        from serve.metrics import MetricsServer  # prometheus_client takes memory and a tenth of a second
+
+        return MetricsServer(self._settings.metrics_listen, self.statistics.everywhere, self._is_ready.is_set)
 
     def _set_health(self, state: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", SERVICE):
@@ -191,7 +216,7 @@ def stop_on_signals(server: Server) -> Callable[[], None]:
     return restore
 
 
-def _load(settings: ServeSettings) -> DigitService:
+def _load(settings: ServeSettings, statistics: Statistics) -> DigitService:
     try:
         model = Model(settings.model, threads=settings.model_threads)
         step_file = model.path.with_name(STEP_FILE)
@@ -201,6 +226,7 @@ def _load(settings: ServeSettings) -> DigitService:
     return DigitService(
         model,
         steps,
+        statistics,
         max_images=settings.max_images,
         max_pixels=settings.max_pixels,
         max_batch_size=settings.max_batch_size,

@@ -23,6 +23,9 @@ class ServeSettings(Settings):
 
     model: Path | None = Field(None, description="model file or exported folder; without it, the model that ships")
     listen: str = Field("127.0.0.1:50051", description="address to listen on, HOST:PORT; port 0 takes a free one")
+    metrics_listen: str | None = Field(
+        None, description="address for /metrics, /healthz and /readyz, HOST:PORT; without it, there are none"
+    )
 
     max_batch_size: int = Field(64, ge=1, le=4096, description="most images in one run of the model")
     max_queue_delay: float = Field(
@@ -52,11 +55,11 @@ class ServeSettings(Settings):
     log_format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else JSON")
     print_settings: bool = Field(False, description="print every setting as it stands, and end")
 
-    @field_validator("listen")
+    @field_validator("listen", "metrics_listen")
     @classmethod
-    def _is_address(cls, value: str) -> str:
-        match = _ADDRESS.fullmatch(value)
-        if match is None or int(match[2]) > 65535:
+    def _is_address(cls, value: str | None) -> str | None:
+        match = _ADDRESS.fullmatch(value or "")
+        if value is not None and (match is None or int(match[2]) > 65535):
             raise ValueError("should be HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:50051 or [::1]:50051")
         return value
 

@@ -37,11 +37,14 @@ class Settings(BaseSettings):
         None, description="model file or folder of exported files; the one that ships by default"
     )
     server: str | None = Field(None, description="HOST:PORT of a running server that reads them instead")
+    min_confidence: float | None = Field(
+        None, ge=0, le=1, description="answers of less confidence are rejected; by default the model's card says"
+    )
 
 
 def run(settings: Settings) -> int:
     """Print an answer for each file; 1 if one of them could not be read."""
-    with engine(settings.model, settings.server) as reader:
+    with engine(settings.model, settings.server, settings.min_confidence) as reader:
         predictions = reader.classify(settings.files, probabilities=settings.json_)
     answers = list(zip(map(printable, settings.files), predictions, strict=True))
     if settings.json_:

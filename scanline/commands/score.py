@@ -19,7 +19,7 @@ from scanline.settings import Settings as BaseSettings
 
 
 class Settings(BaseSettings):
-    """Read every PNG, JPEG and BMP file in folders into a table: path, digit, confidence, status, error.
+    """Read every PNG, JPEG and BMP file in folders into a table: path, digit, confidence, status, reason, error.
 
     A file that can't be read is a row with its error; the exit code is then 1.
     """
@@ -34,6 +34,9 @@ class Settings(BaseSettings):
         None, description="model file or folder of exported files; the one that ships by default"
     )
     server: str | None = Field(None, description="HOST:PORT of a running server that reads them instead")
+    min_confidence: float | None = Field(
+        None, ge=0, le=1, description="answers of less confidence are rejected; by default the model's card says"
+    )
 
 
 def run(settings: Settings) -> int:
@@ -43,7 +46,7 @@ def run(settings: Settings) -> int:
     if not total:
         raise InputError(f"there is no PNG, JPEG or BMP file in {', '.join(settings.paths)}")
     with (
-        engine(settings.model, settings.server) as reader,
+        engine(settings.model, settings.server, settings.min_confidence) as reader,
         writing(settings.output) as write,
         console.progress("files") as progress,
     ):

@@ -111,7 +111,7 @@ def test_every_file_is_a_row_with_the_reader_s_answer(scans: Path, tmp_path: Pat
     assert "2 of 14 files could not be read; their rows say why" in result.stderr
     rows = table(output)
     assert [row["path"] for row in rows] == [str(path) for path in find([str(scans)])]
-    assert list(rows[0]) == ["path", "digit", "confidence", "status", "error"]
+    assert list(rows[0]) == ["path", "digit", "confidence", "status", "reason", "error"]
     with Reader() as reader:
         answers = reader.classify([row["path"] for row in rows])
     for row, answer in zip(rows, answers, strict=True):

@@ -1,0 +1,57 @@
+"""When an answer should not be trusted: what 28x28 pixels and the network's logits show.
+
+A picture file shows more, and `scanline.preprocess` looks at it before it is brought to 28x28; a reason found there
+comes first. The thresholds of what is measured on logits depend on the model and live in its card, under the names
+below; one that the card lacks rejects nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scanline.contract import ModelCard
+from scanline.prediction import RejectReason, softmax
+
+# Keys of the card's `reject`. An image whose measure is below its threshold is rejected.
+ENERGY: Final = "energy"
+CONFIDENCE: Final = "confidence"
+# Without a pixel this dark of 255 there is no ink.
+FAINTEST: Final = 64
+
+
+def reasons(
+    pixels: NDArray[np.uint8], logits: NDArray[np.float32], card: ModelCard, own: Sequence[RejectReason | None] = ()
+) -> list[RejectReason | None]:
+    """Say of each image why its answer should not be trusted, or None.
+
+    Args:
+        pixels: uint8 [n, 28, 28], 0 background to 255 ink, what the network saw.
+        logits: float32 [n, 10], what it made of them.
+        card: the model's.
+        own: what `preprocess.steps` found in the picture of each image, if they were files; this comes first.
+    """
+    result = list(own) or [None] * len(pixels)
+    found = {RejectReason.BLANK: pixels.max(axis=(1, 2)) < FAINTEST}
+    if ENERGY in card.reject:
+        found[RejectReason.NOT_A_DIGIT] = energy(logits) < card.reject[ENERGY]
+    if CONFIDENCE in card.reject:
+        confidences = softmax(logits, card.temperature).max(axis=1).astype(np.float64)  # as exact as a Prediction's
+        found[RejectReason.LOW_CONFIDENCE] = confidences < card.reject[CONFIDENCE]
+    for reason, where in found.items():
+        for image in np.flatnonzero(where).tolist():
+            result[image] = result[image] or reason
+    return result
+
+
+def energy(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give the logarithm of the sum of the exponentials of logits, float32 [n, 10]: large for what is like a digit.
+
+    It is the negative free energy at temperature 1 (Liu et al. 2020, Energy-based out-of-distribution detection).
+    """
+    largest = logits.max(axis=1)
+    result: NDArray[np.float32] = largest + np.log(np.exp(logits - largest[:, np.newaxis]).sum(axis=1))
+    return result

@@ -1,0 +1,213 @@
+"""What each model has done, counted as it happens; serve/metrics.py and the Open Inference Protocol tell it.
+
+A count costs a lock and a few additions, so that it can be kept of every call. Counts of several processes add up:
+`Snapshot.add` is how the supervisor of several workers makes one of theirs.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Final, Literal
+
+from serve.errors import CallError, CancelledError, ExpiredError, FullError, ModelRunError, StoppingError
+
+# The models as the Open Inference Protocol names them: images in the network's form, and image files.
+ROWS_MODEL: Final = "digits"
+FILES_MODEL: Final = "digits-image"
+
+# The upper ends of the buckets of times, in seconds; what takes longer is in one more.
+TIMES: Final = (50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+# Triton's names for why a request failed; what is not in the table made no sense.
+REASONS: Final = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
+FAILURES: Final[dict[type[CallError], str]] = {
+    FullError: "REJECTED",
+    StoppingError: "REJECTED",
+    ExpiredError: "REJECTED",
+    CancelledError: "CANCELED",
+    ModelRunError: "BACKEND",
+}
+
+ModelKey = tuple[str, str]  # name, version
+What = Literal["model", "certificate", "token"]
+Outcome = Literal["done", "refused"]
+
+
+@dataclass(slots=True)
+class Counts:
+    """What one model has done. Times are in seconds.
+
+    Attributes:
+        success: how many requests were answered.
+        images: how many images those had.
+        last: when the last run of the model ended, in seconds since the epoch; 0 where there was none.
+        pending: how many requests wait now.
+        input: what the answered requests took in all until they were queued: checks, and reading files.
+        queue: what they waited for the model.
+        infer: what they were in runs of the model, each counted with the whole run.
+        output: what they took from then until their answers were had.
+        total: the sum of the four.
+        total_times: how many requests took how long, by the index of the bucket in TIMES.
+        queue_times: how many waited how long, likewise.
+        failed: how many requests failed, by reason.
+        failed_total: what they took in all until they did.
+        rejected: how many images were read but not to be trusted, by reason.
+        runs: how often the model ran, by the number of images in the run.
+        run_total: what those runs took in all, likewise.
+        run_times: how many runs took how long, by the index of the bucket in TIMES.
+    """
+
+    success: int = 0
+    images: int = 0
+    last: float = 0.0
+    pending: int = 0
+    input: float = 0.0
+    queue: float = 0.0
+    infer: float = 0.0
+    output: float = 0.0
+    total: float = 0.0
+    total_times: dict[int, int] = field(default_factory=dict)
+    queue_times: dict[int, int] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
+    failed_total: float = 0.0
+    rejected: dict[str, int] = field(default_factory=dict)
+    runs: dict[int, int] = field(default_factory=dict)
+    run_total: dict[int, float] = field(default_factory=dict)
+    run_times: dict[int, int] = field(default_factory=dict)
+
+    def add(self, other: Counts) -> None:
+        """Add another process's counts of the same model."""
+        for each in fields(self):
+            ours, theirs = getattr(self, each.name), getattr(other, each.name)
+            if isinstance(ours, dict):
+                for key, value in theirs.items():
+                    ours[key] = ours.get(key, 0) + value
+            else:
+                setattr(self, each.name, max(ours, theirs) if each.name == "last" else ours + theirs)
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What a server has done so far.
+
+    Attributes:
+        models: the counts of each model that was ever loaded, by its name and version.
+        reloads: how often something was read again from its files, and whether it was taken or refused.
+        in_flight: how many calls are under way.
+    """
+
+    models: dict[ModelKey, Counts] = field(default_factory=dict)
+    reloads: dict[tuple[What, Outcome], int] = field(default_factory=dict)
+    in_flight: int = 0
+
+    def add(self, other: Snapshot) -> None:
+        """Add what another process has done."""
+        for model, counts in other.models.items():
+            self.models.setdefault(model, Counts()).add(counts)
+        for reload, count in other.reloads.items():
+            self.reloads[reload] = self.reloads.get(reload, 0) + count
+        self.in_flight += other.in_flight
+
+
+class ModelCounter:
+    """Counts what one model does. Any thread may call it.
+
+    Attributes:
+        pending: says how many requests wait for the model now.
+    """
+
+    def __init__(self) -> None:
+        """Begin at zero."""
+        self.pending: Callable[[], int] = lambda: 0
+        self._lock = threading.Lock()
+        self._counts = Counts()
+
+    def ran(self, images: int, seconds: float) -> None:
+        """Count a run of the model over so many images."""
+        counts, bucket = self._counts, bisect_left(TIMES, seconds)
+        with self._lock:
+            counts.runs[images] = counts.runs.get(images, 0) + 1
+            counts.run_total[images] = counts.run_total.get(images, 0.0) + seconds
+            counts.run_times[bucket] = counts.run_times.get(bucket, 0) + 1
+            counts.last = time.time()
+
+    def succeeded(self, images: int, *, came: float, queued: float, begun: float, ended: float, had: float) -> None:
+        """Count a request that was answered.
+
+        Args:
+            images: how many it had.
+            came: when it came, on the clock of all five.
+            queued: when it was queued.
+            begun: when the first of its images was taken into a run.
+            ended: when the run with its last image ended.
+            had: when its answers were taken.
+        """
+        counts, waited, took = self._counts, begun - queued, had - came
+        wait_bucket, bucket = bisect_left(TIMES, waited), bisect_left(TIMES, took)
+        with self._lock:
+            counts.success += 1
+            counts.images += images
+            counts.input += queued - came
+            counts.queue += waited
+            counts.infer += ended - begun
+            counts.output += had - ended
+            counts.total += took
+            counts.queue_times[wait_bucket] = counts.queue_times.get(wait_bucket, 0) + 1
+            counts.total_times[bucket] = counts.total_times.get(bucket, 0) + 1
+
+    def failed(self, error: CallError, seconds: float) -> None:
+        """Count a request that failed after so many seconds."""
+        reason = FAILURES.get(type(error), "OTHER")
+        with self._lock:
+            self._counts.failed[reason] = self._counts.failed.get(reason, 0) + 1
+            self._counts.failed_total += seconds
+
+    def rejected(self, reason: str) -> None:
+        """Count an image whose answer should not be trusted."""
+        with self._lock:
+            self._counts.rejected[reason] = self._counts.rejected.get(reason, 0) + 1
+
+    def counts(self) -> Counts:
+        """Give a copy of the counts as they stand."""
+        with self._lock:
+            counts = copy.deepcopy(self._counts)
+        counts.pending = self.pending()
+        return counts
+
+
+class Statistics:
+    """What a server counts.
+
+    Attributes:
+        in_flight: says how many calls are under way.
+        everywhere: gives what all processes that share the port have done; where there is one, what it has.
+    """
+
+    def __init__(self) -> None:
+        """Begin at zero."""
+        self.in_flight: Callable[[], int] = lambda: 0
+        self.everywhere: Callable[[], Snapshot] = self.snapshot
+        self._lock = threading.Lock()
+        self._models: dict[ModelKey, ModelCounter] = {}
+        self._reloads: dict[tuple[What, Outcome], int] = {}
+
+    def of(self, name: str, version: str) -> ModelCounter:
+        """Give the counter of a model; one that is loaded again goes on where it was."""
+        with self._lock:
+            return self._models.setdefault((name, version), ModelCounter())
+
+    def reloaded(self, what: What, outcome: Outcome) -> None:
+        """Count that something was read again from its files."""
+        with self._lock:
+            self._reloads[what, outcome] = self._reloads.get((what, outcome), 0) + 1
+
+    def snapshot(self) -> Snapshot:
+        """Give what this process has done."""
+        with self._lock:
+            models, reloads = dict(self._models), dict(self._reloads)
+        return Snapshot({key: model.counts() for key, model in models.items()}, reloads, self.in_flight())

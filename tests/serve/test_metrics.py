@@ -1,0 +1,161 @@
+"""The port for operators, read by hand and by a real Prometheus."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from prometheus_client.parser import text_string_to_metric_families
+
+from scanline.v1 import digits_pb2 as pb
+from scanline.v1.digits_pb2_grpc import DigitsStub
+from serve.lifecycle import Server
+from tests.faults.server import until
+from tests.serve.conftest import PATIENCE, ServerProcess, serving
+from tests.serve.test_lifecycle import failed_start
+
+ANYWHERE = {"metrics_listen": "127.0.0.1:0"}
+
+
+@pytest.fixture
+def server(transport: str) -> Iterator[Server]:
+    with serving(transport=transport, instances=1, **ANYWHERE) as running:
+        yield running
+
+
+def get(address: str | None, path: str) -> tuple[int, str]:
+    """Ask a port for operators; give the HTTP status and the body."""
+    try:
+        with urllib.request.urlopen(f"http://{address}{path}", timeout=PATIENCE) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def samples(server: Server) -> dict[tuple[str, str], float]:
+    """Scrape; give each sample of the model `digits`, and those of no model, by name and last label."""
+    code, text = get(server.metrics_address, "/metrics")
+    assert code == 200
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = dict(sample.labels)
+            labels.pop("version", None)
+            if labels.pop("model", "digits") == "digits":
+                found[sample.name, ",".join(labels.values())] = sample.value
+    return found
+
+
+def test_the_names_that_dashboards_know(server: Server, stub: DigitsStub, images: NDArray[np.uint8]) -> None:
+    for count in (1, 3):
+        stub.Classify(pb.ClassifyRequest(pixels=images[:count].tobytes()), timeout=PATIENCE)
+    with pytest.raises(grpc.RpcError):
+        stub.Classify(pb.ClassifyRequest(pixels=bytes(784 * 1025)), timeout=PATIENCE)
+    found = samples(server)
+    assert found["nv_inference_request_success", ""] == 2
+    assert found["nv_inference_request_failure", "OTHER"] == 1
+    assert found["nv_inference_request_failure", "REJECTED"] == 0
+    assert found["nv_inference_count", ""] == 4
+    assert found["nv_inference_exec_count", ""] == 2
+    assert found["nv_inference_pending_request_count", ""] == 0
+    parts = ("queue", "compute_input", "compute_infer", "compute_output")
+    durations = [found[f"nv_inference_{part}_duration_us", ""] for part in parts]
+    assert min(durations) > 0
+    assert found["nv_inference_request_duration_us", ""] == pytest.approx(sum(durations))
+
+
+def test_histograms_reach_down_to_fifty_microseconds(
+    server: Server, stub: DigitsStub, images: NDArray[np.uint8]
+) -> None:
+    for count in (1, 1, 3, 40):
+        stub.Classify(pb.ClassifyRequest(pixels=images[:count].tobytes()), timeout=PATIENCE)
+    found = samples(server)
+    for name in ("scanline_request_seconds", "scanline_queue_seconds", "scanline_inference_seconds"):
+        assert found[f"{name}_count", ""] == found[f"{name}_bucket", "+Inf"] == 4
+        assert 0 <= found[f"{name}_bucket", "5e-05"] <= found[f"{name}_bucket", "0.0001"] <= 4
+        assert found[f"{name}_sum", ""] > 0
+    sizes = {le: found["scanline_batch_size_bucket", le] for le in ("1", "2", "4", "32", "64", "+Inf")}
+    assert sizes == {"1": 2, "2": 2, "4": 3, "32": 3, "64": 4, "+Inf": 4}
+    assert found["scanline_batch_size_sum", ""] == 45
+    assert ("scanline_calls_in_flight", "") in found
+    assert found["scanline_reloads_total", "refused,model"] == 0
+    assert found["process_resident_memory_bytes", ""] > 0
+
+
+def test_it_is_alive_at_once_and_ready_while_it_serves(start_server: Callable[..., ServerProcess]) -> None:
+    server = start_server("--metrics-listen", "127.0.0.1:0", "--drain-delay", "60")
+    address = server.wait_for("serving")["metrics_address"]
+    assert get(address, "/healthz") == (200, "alive\n")
+    assert get(address, "/readyz") == (200, "ready\n")
+    assert get(address, "/elsewhere") == (404, "there are /metrics, /healthz, /readyz\n")
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_for("not serving")
+    assert get(address, "/healthz") == (200, "alive\n")
+    assert get(address, "/readyz") == (503, "not serving\n")
+
+
+def test_a_connection_that_says_nothing_holds_up_no_scrape(server: Server) -> None:
+    assert server.metrics_address is not None
+    host, _, port = server.metrics_address.rpartition(":")
+    with socket.create_connection((host, int(port))):
+        assert get(server.metrics_address, "/healthz")[0] == 200
+
+
+def test_a_taken_port_is_one_clear_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert failed_start("--metrics-listen", address) == (
+            f"error: can't listen on {address} for metrics: the port is taken, or the address is not this machine's"
+        )
+
+
+@contextmanager
+def prometheus(folder: Path, target: str | None) -> Iterator[Callable[[str], list[Any]]]:
+    """Run a Prometheus that scrapes a target; give the function that asks it."""
+    if shutil.which("prometheus") is None:
+        pytest.skip("no Prometheus: Debian's package prometheus has it")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    scrape = {"job_name": "scanline", "scrape_interval": "1s", "static_configs": [{"targets": [target]}]}
+    (folder / "prometheus.yml").write_text(json.dumps({"scrape_configs": [scrape]}))  # JSON is YAML, too
+    command = ["prometheus", "--config.file=prometheus.yml", f"--web.listen-address={address}", "--storage.tsdb.path=."]
+
+    def ask(query: str) -> list[Any]:
+        try:
+            code, text = get(address, f"/api/v1/query?query={urllib.parse.quote(query)}")
+        except urllib.error.URLError:  # it does not listen yet
+            return []
+        return list(json.loads(text)["data"]["result"]) if code == 200 else []
+
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield ask
+        finally:
+            process.terminate()
+
+
+def test_a_real_prometheus_reads_them(
+    server: Server, stub: DigitsStub, images: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    stub.Classify(pb.ClassifyRequest(pixels=images[:3].tobytes()), timeout=PATIENCE)
+    with prometheus(tmp_path, server.metrics_address) as ask:
+        until(lambda: ask("up == 1") != [], "Prometheus has scraped")
+        [count] = ask('nv_inference_count{model="digits"}')
+        assert count["value"][1] == "3"
+        [median] = ask('histogram_quantile(0.5, scanline_request_seconds_bucket{model="digits"})')
+        assert 0 < float(median["value"][1]) < PATIENCE
