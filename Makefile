@@ -49,10 +49,10 @@ export: $(VENV)/.dev ## turn a run into ONNX files: make export ARGS='runs/first
 serve: $(VENV)/.base ## serve over gRPC: make serve ARGS='--listen 0.0.0.0:50051'
 	@$(BIN)/scanline serve $(ARGS)
 
-protos: $(VENV)/.dev ## generate the stubs in scanline/v1 again
+protos: $(VENV)/.dev ## generate the stubs in scanline/v1 and scanline/inference again
 	@$(BIN)/python -m grpc_tools.protoc -I protos --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. \
 		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-		protos/scanline/v1/digits.proto
+		$$(find protos -name '*.proto')
 
 # Every package that an image holds, with the hashes of its files for every platform. The CPU build of torch is not in the
 # package index: make lock TORCH_CPU=FOLDER_OR_PAGE says where its wheel is.

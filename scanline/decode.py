@@ -19,6 +19,8 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from scanline.errors import InputError
 
@@ -26,21 +28,23 @@ from scanline.errors import InputError
 MAX_PIXELS: Final = 50_000_000
 # Decoded pixels beyond this side are averaged away (or never decoded, JPEG): a digit has 20 in the end.
 WORKING_SIDE: Final = 512
-FORMATS: Final = "PNG, JPEG or BMP"
+FORMATS: Final = "PNG, JPEG, BMP, TIFF or WebP"
 # The plugins are called by their signatures, not through Image.open, which warns of large files before it can be asked
 # for their size, and tries what the caller did not mean.
-READERS: Final[dict[bytes, type[ImageFile]]] = {
-    b"\x89PNG\r\n\x1a\n": PngImageFile,
-    b"\xff\xd8\xff": JpegImageFile,
-    b"BM": BmpImageFile,
-}
+READERS: Final[tuple[tuple[type[ImageFile], int, bytes], ...]] = (
+    (PngImageFile, 0, b"\x89PNG\r\n\x1a\n"),
+    (JpegImageFile, 0, b"\xff\xd8\xff"),
+    (BmpImageFile, 0, b"BM"),
+    (TiffImageFile, 0, b"II*\0"),
+    (TiffImageFile, 0, b"MM\0*"),
+    (WebPImageFile, 8, b"WEBP"),
+)
 # What people send instead, to be refused by name: signature, and where it stands.
 REFUSED: Final = (
     ("GIF", 0, b"GIF8"),
-    ("TIFF", 0, b"II*\0"),
-    ("TIFF", 0, b"MM\0*"),
-    ("WebP", 8, b"WEBP"),
     ("HEIC or AVIF", 4, b"ftyp"),
+    ("BigTIFF", 0, b"II+\0"),
+    ("BigTIFF", 0, b"MM\0+"),
     ("PDF", 0, b"%PDF"),
     ("SVG", 0, b"<svg"),
 )
@@ -55,7 +59,7 @@ def decode(source: bytes | Path | BinaryIO | Image.Image, max_pixels: int = MAX_
     the picture uses, since 12-bit cameras store theirs in 16. Of an animated file the first picture is taken.
 
     Args:
-        source: the bytes of a PNG, JPEG or BMP file, its path, the file opened in binary mode, or a Pillow image.
+        source: the bytes of an image file (FORMATS), its path, the file opened in binary mode, or a Pillow image.
         max_pixels: the most pixels that a picture may have.
 
     Raises:
@@ -79,10 +83,30 @@ def encode(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def pages(content: bytes) -> Iterator[bytes | InputError]:
+    """Give each page of a TIFF file as the bytes of a PNG file, or what is wrong with it; one page after the other."""
+    try:
+        with _translated():
+            image = TiffImageFile(BytesIO(content))
+            count = image.n_frames
+    except InputError as error:
+        yield error
+        return
+    for page in range(count):
+        try:
+            with _translated():
+                image.seek(page)
+            yield encode(image)
+        except InputError as error:
+            yield error
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
+    except Image.DecompressionBombError:  # Pillow's own limit, which the WebP plugin minds before it can be asked
+        raise InputError("the image has far more pixels than can be read") from None
     except (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, StructError, Warning) as error:
         # What Pillow's plugins raise at damaged content, by its own account in ImageFile.__init__ and Image.open; a
         # warning only where the process turns warnings into errors.
@@ -94,13 +118,21 @@ def _open(source: bytes | Path | BinaryIO) -> Image.Image:
         source = _read(source)
     file = BytesIO(source if isinstance(source, bytes) else source.read())
     start = file.getvalue()[:SIGNATURE_BYTES]
-    for signature, reader in READERS.items():
-        if start.startswith(signature):
-            return reader(file)
+    for reader, at, signature in READERS:
+        if start.startswith(signature, at):
+            return _single(reader(file))
     if not start:
         raise InputError(f"the file is empty; expected an image, {FORMATS}")
     found = next((name for name, at, signature in REFUSED if start.startswith(signature, at)), "the file's format")
     raise InputError(f"{found} can't be read; expected {FORMATS}")
+
+
+def _single(image: Image.Image) -> Image.Image:
+    if isinstance(image, TiffImageFile) and image.is_animated:  # its first page says so: they are not counted
+        raise InputError(
+            "the TIFF file has several pages; give each as an image of its own, as scanline.images.pages does"
+        )
+    return image
 
 
 def _read(path: Path) -> bytes:

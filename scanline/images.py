@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias, Union, cast
 
@@ -22,11 +23,12 @@ from scanline.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-Image: TypeAlias = Union[Path, str, bytes, BinaryIO, "PillowImage", NDArray[np.uint8]]
+Image: TypeAlias = Union[Path, str, bytes, BinaryIO, "PillowImage", NDArray[np.uint8], "Item"]
 
 # An image of decode.MAX_PIXELS pixels stored without compression stays under it; a device file or a pipe that
 # never ends does not.
 MAX_FILE_BYTES: Final = 256 * 2**20
+TIFF_SUFFIXES: Final = frozenset({".tif", ".tiff"})
 ACCEPTED: Final = (
     "a path, the bytes of an image file, a file opened in binary mode, a Pillow image, "
     "or a uint8 array of shape [28, 28] or [n, 28, 28]"
@@ -59,7 +61,7 @@ def items(images: Image | Iterable[Image]) -> Iterator[Item]:
     Raises:
         InputError: an element is nothing that can be an image; the message says what can be.
     """
-    if isinstance(images, (str, bytes, os.PathLike, np.ndarray)) or hasattr(images, "read"):
+    if isinstance(images, (str, bytes, os.PathLike, np.ndarray, Item)) or hasattr(images, "read"):
         yield from _items(images)
     elif isinstance(images, Iterable):
         for image in images:
@@ -68,9 +70,31 @@ def items(images: Image | Iterable[Image]) -> Iterator[Item]:
         yield from _items(images)
 
 
+def pages(path: Path) -> Iterator[tuple[str, Path | Item]]:
+    """Give each image of a file with its name: ``scan.png``; ``scan.tif[1]`` and so on for a TIFF file's pages.
+
+    `items`, Reader and Client take one image from a file, so that there is one prediction for each; of a TIFF file with
+    several pages they say that they don't. Its pages come one by one, as the bytes of a PNG file or with what is wrong.
+    """
+    content = _read(path).encoded if path.suffix.lower() in TIFF_SUFFIXES else None
+    if content is not None:
+        from scanline.decode import pages as decoded
+
+        found = decoded(content)
+        first, second = next(found), next(found, None)
+        if second is not None:
+            for number, page in enumerate(chain((first, second), found), start=1):
+                item = Item(encoded=page) if isinstance(page, bytes) else Item(error=str(page))
+                yield f"{path}[{number}]", item
+            return
+    yield str(path), path
+
+
 def _items(image: object) -> Iterator[Item]:
     if isinstance(image, np.ndarray):
         yield from (Item(pixels=pixels) for pixels in _stack(image))
+    elif isinstance(image, Item):
+        yield image
     elif isinstance(image, bytes):
         yield Item(encoded=image)
     elif isinstance(image, (str, os.PathLike)):

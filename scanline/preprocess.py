@@ -67,7 +67,8 @@ def to_rows(source: bytes | Path | BinaryIO | Image.Image, max_pixels: int = MAX
     A 28x28 picture already in MNIST's form (`in_normal_form`) passes through unchanged. One without ink gives zeros.
 
     Args:
-        source: the bytes of a PNG, JPEG or BMP file, its path, the file opened in binary mode, or a Pillow image.
+        source: the bytes of a PNG, JPEG, BMP, TIFF or WebP file, its path, the file opened in binary mode, or a Pillow
+            image.
         max_pixels: the most pixels that a picture may have.
 
     Raises:

@@ -22,6 +22,8 @@ from scanline.preprocess import steps
 # onnxruntime's speed on this network has levelled off by then, and the memory stays small.
 BATCH: Final = 64
 
+Taken = tuple[NDArray[np.uint8], RejectReason | None]
+
 
 class Reader:
     """Reads digits with a model file, in this process; safe under threads.
@@ -74,33 +76,32 @@ class Reader:
             InputError: something in `images` is no image at all.
         """
         answers: list[Prediction] = []
-        stream = items(images)
+        stream = map(
+            _taken, items(images)
+        )  # a file is decoded as it is drawn, so that a batch holds 28x28 pixels alone
         while batch := list(islice(stream, BATCH)):
             answers += self._classify(batch, probabilities=probabilities)
         return answers
 
-    def _classify(self, batch: list[Item], *, probabilities: bool) -> list[Prediction]:
-        answers: list[Prediction | None] = []
-        readable: list[tuple[NDArray[np.uint8], RejectReason | None]] = []
-        for item in batch:
-            try:
-                readable.append(_pixels(item))
-                answers.append(None)
-            except InputError as error:
-                answers.append(Prediction(error=str(error)))
+    def _classify(self, batch: list[Taken | Prediction], *, probabilities: bool) -> list[Prediction]:
+        readable = [image for image in batch if not isinstance(image, Prediction)]
         if not readable:
-            return [answer for answer in answers if answer is not None]
+            return [image for image in batch if isinstance(image, Prediction)]
         pixels, own = np.stack([rows for rows, _ in readable]), [reason for _, reason in readable]
         logits, card = self.model.run(to_network(pixels)), self.model.card
         shares = softmax(logits, card.temperature)
         read = iter(predictions(shares, reject.reasons(pixels, logits, card, own), probabilities=probabilities))
-        return [answer or next(read).held_to(self._min_confidence) for answer in answers]
+        return [image if isinstance(image, Prediction) else next(read).held_to(self._min_confidence) for image in batch]
 
 
-def _pixels(item: Item) -> tuple[NDArray[np.uint8], RejectReason | None]:
-    if item.encoded is not None:
-        taken = steps(item.encoded)
-        return taken.rows, taken.reason
-    if item.pixels is None:
-        raise InputError(item.error or "")
-    return item.pixels, None
+def _taken(item: Item) -> Taken | Prediction:
+    """Give an image's pixels and its file's own reason for rejection, or the prediction that says what is wrong."""
+    if item.pixels is not None:
+        return item.pixels, None
+    if item.encoded is None:
+        return Prediction(error=item.error)
+    try:
+        found = steps(item.encoded)
+    except InputError as error:
+        return Prediction(error=str(error))
+    return found.rows, found.reason

@@ -15,12 +15,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from scanline.errors import ModelError, StartError
-from scanline.model import STEP_FILE, Model, StepModel
 from scanline.v1.digits_pb2_grpc import add_DigitsServicer_to_server
 from serve.calls import Calls
 from serve.core import DigitService
+from serve.credentials import Certificates, Tokens
+from serve.folder import Policy
 from serve.interceptor import CallInterceptor
 from serve.machine import memory, return_memory
+from serve.repository import Repository
 from serve.servicers import SERVICE, Digits
 from serve.settings import ServeSettings
 from serve.statistics import Statistics
@@ -40,8 +42,8 @@ log = structlog.get_logger("scanline.server")
 class Transport(Protocol):
     """What carries calls to the servicers and answers back."""
 
-    def bind(self, address: str) -> int:
-        """Listen on an address, ``host:port``, and give the port; 0 if it can't be had."""
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        """Listen on ``host:port``, with TLS if there are credentials, and give the port; 0 if it can't be had."""
 
     def start(self) -> None:
         """Begin to answer."""
@@ -63,20 +65,31 @@ class Server:
         """Load the model and bind the port. Nothing is answered before `start`.
 
         Raises:
-            StartError: there is no model, it can't be used, or the port can't be had.
+            StartError: there is no model, it can't be used, or a port or the files of credentials can't be had.
         """
         self._settings = settings
         self._stop_asked = threading.Event()
         self._stop_forced = threading.Event()
         self._is_ready = threading.Event()
-        self._calls = Calls()
         self.statistics = Statistics()
+        self._certificates, self._tokens = self._read_credentials()
+        self._calls = Calls(None if self._tokens is None else self._tokens.check)
         self.statistics.in_flight = lambda: self._calls.under_way
         # In its non-blocking form Watch waits for its message to be sent while it holds a lock that gRPC's only thread
         # wants when another watcher goes: both wait for ever. The loop transport calls it in a form of its own.
         self._health = health.HealthServicer(experimental_non_blocking=False)
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._service = _load(settings, self.statistics)
+        self._repository = _load(settings, self.statistics)
+        self._service = DigitService(
+            self._repository,
+            self.statistics,
+            max_images=settings.max_images,
+            max_pixels=settings.max_pixels,
+            max_batch_size=settings.max_batch_size,
+            max_queue_images=settings.max_queue_images,
+            max_queue_delay=settings.max_queue_delay,
+            instances=settings.instances,
+        )
         self._transport = self._build()
         self.address = self._bind()
         self._metrics = self._bind_metrics()
@@ -86,19 +99,20 @@ class Server:
         """Begin to answer."""
         if self._metrics is not None:
             self._metrics.start()
-        self._service.warm_up()
+        self._repository.watch(self._settings.model_poll)
         self._transport.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._is_ready.set()
-        version, card = self._service.describe()
+        version = self._repository.get()
         log.info(
             "serving",
             address=self.address,
             metrics_address=self.metrics_address,
-            model=card.name,
-            precision=card.precision,
-            version=version,
-            accuracy=card.accuracy,
+            model=version.card.name,
+            precision=version.card.precision,
+            version=version.name,
+            file=version.model.version,
+            accuracy=version.card.accuracy,
             memory=memory(),
             **self._settings.model_dump(include=CHOSEN),
         )
@@ -116,6 +130,9 @@ class Server:
             Whether all threads have ended. Where gRPC has lost a call, the thread that waits for it never does.
         """
         while not self._stop_asked.wait(timeout=1.0):  # short waits: signal handlers run between them
+            for credentials in (self._certificates, self._tokens):
+                if credentials is not None:
+                    credentials.refresh()
             if self._calls.comes_to_rest():
                 return_memory()  # what a burst of large calls took
         self._is_ready.clear()
@@ -127,6 +144,7 @@ class Server:
         finished = self._wait_until_idle()
         # what is left: callers that watch our health, and calls past the grace period
         closed = self._transport.stop(CLOSE_TIMEOUT)
+        self._repository.close()
         self._service.close()
         if self._metrics is not None:
             self._metrics.close()
@@ -148,6 +166,15 @@ class Server:
 
         return MetricsServer(self._settings.metrics_listen, self.statistics.everywhere, self._is_ready.is_set)
 
+    def _read_credentials(self) -> tuple[Certificates | None, Tokens | None]:
+        certificate, key, token_file = self._settings.tls_certificate, self._settings.tls_key, self._settings.token_file
+        certificates, tokens = None, None
+        if certificate is not None and key is not None:
+            certificates = Certificates(certificate, key, self._settings.tls_client_roots, self.statistics)
+        if token_file is not None:
+            tokens = Tokens(token_file, self.statistics)
+        return certificates, tokens
+
     def _set_health(self, state: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", SERVICE):
             self._health.set(name, state)
@@ -164,7 +191,8 @@ class Server:
 
     def _bind(self) -> str:
         host, _, _ = self._settings.listen.rpartition(":")
-        port = self._transport.bind(self._settings.listen)
+        certificates = self._certificates
+        port = self._transport.bind(self._settings.listen, None if certificates is None else certificates.credentials)
         if not port:
             raise StartError(
                 f"can't listen on {self._settings.listen}: the port is taken, or the address is not this machine's"
@@ -219,21 +247,14 @@ def stop_on_signals(server: Server) -> Callable[[], None]:
     return restore
 
 
-def _load(settings: ServeSettings, statistics: Statistics) -> DigitService:
+def _load(settings: ServeSettings, statistics: Statistics) -> Repository:
     try:
-        model = Model(settings.model, threads=settings.model_threads)
-        step_file = model.path.with_name(STEP_FILE)
-        steps = StepModel(step_file) if step_file.is_file() else None
+        return Repository(
+            settings.model,
+            Policy.parse(settings.model_versions),
+            statistics,
+            threads=settings.model_threads,
+            max_batch_size=settings.max_batch_size,
+        )
     except ModelError as error:
         raise StartError(str(error)) from None
-    return DigitService(
-        model,
-        steps,
-        statistics,
-        max_images=settings.max_images,
-        max_pixels=settings.max_pixels,
-        max_batch_size=settings.max_batch_size,
-        max_queue_images=settings.max_queue_images,
-        max_queue_delay=settings.max_queue_delay,
-        instances=settings.instances,
-    )

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from scanline.settings import Settings
 from serve import sizing
+from serve.folder import Policy
 from serve.machine import cores
 
 _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):(\d{1,5})")
@@ -21,8 +22,25 @@ class ServeSettings(Settings):
     SIGTERM or Ctrl-C stops the server once the running calls are answered; a second one stops it at once.
     """
 
-    model: Path | None = Field(None, description="model file or exported folder; without it, the model that ships")
+    model: Path | None = Field(
+        None, description="model file, exported folder, or folder of versions 1, 2, ...; without it, the one that ships"
+    )
+    model_versions: str = Field(
+        "latest:1", description="which versions of a folder are served: latest:N, all, or numbers such as 3,5"
+    )
+    model_poll: float = Field(
+        1.0, gt=0, le=3600, description="seconds between looks at a folder of versions for what is new in it"
+    )
     listen: str = Field("127.0.0.1:50051", description="address to listen on, HOST:PORT; port 0 takes a free one")
+    tls_certificate: Path | None = Field(None, description="PEM file of the certificate to serve with TLS")
+    tls_key: Path | None = Field(None, description="PEM file of its private key")
+    tls_client_roots: Path | None = Field(
+        None, description="PEM file of the roots of callers' certificates; without it, no caller needs one"
+    )
+    token_file: Path | None = Field(
+        None, description="file with a token on each line; calls must bring one of them, health and reflection need not"
+    )
+    admin: bool = Field(False, description="let callers load and unload models")
     metrics_listen: str | None = Field(
         None, description="address for /metrics, /healthz and /readyz, HOST:PORT; without it, there are none"
     )
@@ -69,8 +87,18 @@ class ServeSettings(Settings):
             raise ValueError("should be HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:50051 or [::1]:50051")
         return value
 
+    @field_validator("model_versions")
+    @classmethod
+    def _is_policy(cls, value: str) -> str:
+        Policy.parse(value)
+        return value
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("--tls-certificate and --tls-key go together: one is missing")
+        if self.tls_client_roots is not None and self.tls_certificate is None:
+            raise ValueError("--tls-client-roots needs --tls-certificate and --tls-key: without TLS nobody is asked")
         if self.max_images > self.max_queue_images:
             raise ValueError(
                 f"--max-images {self.max_images} is more than --max-queue-images {self.max_queue_images}: "

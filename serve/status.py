@@ -17,13 +17,17 @@ from serve.errors import (
     ExpiredError,
     FullError,
     NotAvailableError,
+    NotFoundError,
+    NotReadyError,
     StoppingError,
-    UnknownVersionError,
+    UnauthenticatedError,
 )
 
 CODES: Final[dict[type[CallError], grpc.StatusCode]] = {
     BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
-    UnknownVersionError: grpc.StatusCode.NOT_FOUND,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    NotFoundError: grpc.StatusCode.NOT_FOUND,
+    NotReadyError: grpc.StatusCode.UNAVAILABLE,
     NotAvailableError: grpc.StatusCode.FAILED_PRECONDITION,
     FullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,

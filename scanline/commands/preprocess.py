@@ -31,7 +31,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SCANLINE_PREPROCESS_")
 
-    file: Path = Field(description="a PNG, JPEG or BMP file", json_schema_extra={POSITIONAL: True})
+    file: Path = Field(description="a PNG, JPEG, BMP, TIFF or WebP file", json_schema_extra={POSITIONAL: True})
     out: Path = Field(description="the folder to write the picture to")
 
 

@@ -60,7 +60,7 @@ def test_a_program_gets_json_lines_and_an_exit_code(tmp_path: Path) -> None:
         assert [len(line["probabilities"] or []) for line in lines] == [10, 0, 0, 10]
         assert sum(lines[0]["probabilities"]) == pytest.approx(1)
         assert lines[0]["confidence"] == max(lines[0]["probabilities"])
-        assert lines[1]["error"] == "the file's format can't be read; expected PNG, JPEG or BMP"
+        assert lines[1]["error"] == "the file's format can't be read; expected PNG, JPEG, BMP, TIFF or WebP"
         assert lines[2]["error"] == f"can't read {tmp_path / 'none.png'}: No such file or directory"
 
 

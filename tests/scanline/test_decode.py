@@ -46,10 +46,36 @@ def test_every_kind_of_bmp_shows_the_same_digit(mode: str) -> None:
     assert differs(saved(DARK_ON_LIGHT.convert(mode), "BMP")) < (8 if mode in {"1", "P"} else 0.01)
 
 
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate", "packbits"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_every_kind_of_tiff_shows_the_same_digit(mode: str, compression: str | None) -> None:
+    content = saved(DARK_ON_LIGHT.convert(mode), "TIFF", compression=compression)
+    assert differs(content) < (8 if mode in {"1", "P"} else 0.01)
+
+
+@pytest.mark.parametrize(("compression", "mode"), [("group3", "1"), ("group4", "1"), ("jpeg", "L"), ("jpeg", "RGB")])
+def test_a_scanner_s_tiff_shows_the_same_digit(compression: str, mode: str) -> None:
+    content = saved(DARK_ON_LIGHT.convert(mode), "TIFF", compression=compression)
+    assert differs(content) < (8 if mode == "1" else 3)
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_every_kind_of_webp_shows_the_same_digit(mode: str, lossless: bool) -> None:
+    assert differs(saved(DARK_ON_LIGHT.convert(mode), "WEBP", lossless=lossless, quality=90)) < 3
+
+
+def test_a_tiff_of_several_pages_is_no_single_image() -> None:
+    content = saved(DARK_ON_LIGHT, "TIFF", save_all=True, append_images=[INK, INK])
+    with pytest.raises(InputError, match="the TIFF file has several pages; give each as an image of its own"):
+        to_rows(content)
+
+
 @pytest.mark.parametrize("largest", [0xFFFF, 0x0FFF, 0x03FF], ids=["16 bits", "12 in 16", "10 in 16"])
 def test_words_of_16_bits_are_brought_to_8_by_the_bits_in_use(largest: int) -> None:
     words = (np.asarray(DARK_ON_LIGHT).astype(np.uint32) * largest // 255).astype(np.uint16)
     assert differs(saved(Image.fromarray(words))) < 0.5
+    assert differs(saved(Image.fromarray(words), "TIFF")) < 0.5
     assert differs(Image.fromarray(words.astype(np.int32))) < 0.5
 
 
@@ -80,7 +106,7 @@ def test_a_palette_s_transparent_colour_is_paper() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_a_turned_camera_s_picture_is_turned_back(orientation: int, form: str) -> None:
     turns = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -98,7 +124,7 @@ def test_a_turned_camera_s_picture_is_turned_back(orientation: int, form: str) -
 
 
 def test_large_pictures_come_back_at_a_working_size() -> None:
-    for form in ("PNG", "JPEG"):
+    for form in ("PNG", "JPEG", "TIFF", "WEBP"):
         picture = decode(saved(draw(2, (4000, 3000), height=0.5, pen=0.1), form))
         assert 512 <= max(picture.size) < 1024
 
@@ -117,15 +143,13 @@ def test_a_path_and_an_open_file_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "the file is empty; expected an image, PNG, JPEG or BMP"),
-        (b"seven", "the file's format can't be read; expected PNG, JPEG or BMP"),
-        (saved(DARK_ON_LIGHT, "GIF"), "GIF can't be read; expected PNG, JPEG or BMP"),
-        (saved(DARK_ON_LIGHT, "TIFF"), "TIFF can't be read; expected PNG, JPEG or BMP"),
-        (saved(DARK_ON_LIGHT, "WEBP"), "WebP can't be read; expected PNG, JPEG or BMP"),
-        (b"\0\0\0\x1cftypheic\0\0\0\0", "HEIC or AVIF can't be read; expected PNG, JPEG or BMP"),
-        (b"%PDF-1.7\n", "PDF can't be read; expected PNG, JPEG or BMP"),
+        (b"", "the file is empty; expected an image, PNG, JPEG, BMP, TIFF or WebP"),
+        (b"seven", "the file's format can't be read; expected PNG, JPEG, BMP, TIFF or WebP"),
+        (saved(DARK_ON_LIGHT, "GIF"), "GIF can't be read; expected PNG, JPEG, BMP, TIFF or WebP"),
+        (b"\0\0\0\x1cftypheic\0\0\0\0", "HEIC or AVIF can't be read; expected PNG, JPEG, BMP, TIFF or WebP"),
+        (b"%PDF-1.7\n", "PDF can't be read; expected PNG, JPEG, BMP, TIFF or WebP"),
     ],
-    ids=["empty", "text", "GIF", "TIFF", "WebP", "HEIC", "PDF"],
+    ids=["empty", "text", "GIF", "HEIC", "PDF"],
 )
 def test_other_files_are_refused_by_name(content: bytes, words: str) -> None:
     with pytest.raises(InputError) as caught:
@@ -145,13 +169,27 @@ def bmp_header(width: int, height: int) -> bytes:
     return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, *[0] * 6)
 
 
-@pytest.mark.parametrize("header", [png_header, bmp_header])
+def tiff_header(width: int, height: int) -> bytes:
+    tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: 1}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("header", [png_header, bmp_header, tiff_header])
 @pytest.mark.parametrize(("width", "height"), [(60_000, 60_000), (MAX_PIXELS + 1, 1), (7072, 7072)])
 def test_too_many_pixels_are_refused_by_the_header(header: Any, width: int, height: int) -> None:
     # there are no pixels behind the header: only a reader that looks at it first can give this answer
     content = header(width, height) + png_chunk(b"IDAT", b"") + png_chunk(b"IEND", b"")
     with pytest.raises(InputError, match=f"the image has {width}x{height} pixels; at most 50,000,000 can be read"):
         decode(content)
+
+
+def test_a_webp_file_of_too_many_pixels_is_refused() -> None:
+    with pytest.raises(InputError, match="the image has 7072x7072 pixels; at most 50,000,000 can be read"):
+        decode(saved(Image.new("L", (7072, 7072)), "WEBP", lossless=True, method=0))
+    canvas = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + (60_000).to_bytes(3, "little") * 2
+    with pytest.raises(InputError, match="the image has far more pixels than can be read"):
+        decode(b"RIFF" + struct.pack("<I", len(canvas)) + canvas)
 
 
 def test_an_empty_picture_is_refused() -> None:
@@ -166,7 +204,7 @@ def test_a_compressed_text_bomb_is_refused() -> None:
         decode(content[:33] + bomb + content[33:])
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "TIFF", "WEBP"])
 def test_a_file_cut_short_is_an_error(form: str) -> None:
     content = saved(DARK_ON_LIGHT, form)
     for length in range(12, int(len(content) * 0.9), 7):
@@ -174,7 +212,13 @@ def test_a_file_cut_short_is_an_error(form: str) -> None:
             decode(content[:length])
 
 
-SEEDS = [file.read_bytes() for file in files() if file.stat().st_size < 6000]
+SEEDS = [file.read_bytes() for file in files() if file.stat().st_size < 6000] + [
+    saved(DARK_ON_LIGHT, "TIFF", compression="tiff_lzw"),
+    saved(DARK_ON_LIGHT, "TIFF"),
+    saved(DARK_ON_LIGHT.convert("RGB"), "TIFF", compression="jpeg"),
+    saved(DARK_ON_LIGHT.convert("1"), "TIFF", compression="group4"),
+    saved(DARK_ON_LIGHT, "WEBP"),
+]
 
 
 @settings(deadline=None)  # how long it takes is the machine's affair

@@ -14,7 +14,7 @@ from PIL import Image
 
 from scanline import images
 from scanline.errors import InputError
-from scanline.images import items
+from scanline.images import items, pages
 from scanline.preprocess import to_rows
 from scanline.samples import files
 from scanline.samples.draw import draw
@@ -139,6 +139,55 @@ def test_pillow_is_loaded_only_for_pillow_images() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"
+
+
+def book(*sheets: Image.Image) -> bytes:
+    buffer = BytesIO()
+    sheets[0].save(buffer, "TIFF", save_all=True, append_images=sheets[1:])
+    return buffer.getvalue()
+
+
+SHEETS = [draw(digit, (60, 80), height=0.7, pen=0.1) for digit in (3, 1, 4)]
+
+
+def test_a_tiff_s_pages_are_images_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "scan.TIF"
+    path.write_bytes(book(*SHEETS))
+    found = dict(pages(path))
+    assert list(found) == [f"{path}[1]", f"{path}[2]", f"{path}[3]"]
+    (whole,), each = items(path), list(items(found.values()))
+    assert whole.encoded is not None
+    with pytest.raises(InputError, match="several pages"):
+        to_rows(whole.encoded)
+    for item, sheet in zip(each, SHEETS, strict=True):
+        assert item.encoded is not None
+        assert np.array_equal(to_rows(item.encoded), to_rows(sheet))
+
+
+def test_a_damaged_page_is_an_error_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "scan.tif"
+    buffer = BytesIO()
+    SHEETS[0].save(buffer, "TIFF", save_all=True, append_images=SHEETS[1:], compression="tiff_deflate")
+    content = bytearray(buffer.getvalue())
+    with Image.open(buffer) as stored:
+        stored.seek(1)
+        (start,), (length,) = stored.tag_v2[273], stored.tag_v2[279]  # type: ignore[attr-defined] # a TIFF's own
+    content[start : start + length] = bytes(length)
+    path.write_bytes(content)
+    first, second, third = (next(items(page)) for _, page in pages(path))
+    assert first.encoded
+    assert third.encoded
+    assert second.error is not None
+    assert second.error.startswith("the image is damaged or cut short")
+
+
+@pytest.mark.parametrize("content", [book(SHEETS[0]), b"", b"II*\0", b"no TIFF", CONTENT])
+def test_any_other_file_is_one_image(tmp_path: Path, content: bytes) -> None:
+    for name in ("one.tif", "one.png"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        assert list(pages(path)) == [(str(path), path)]
+    assert list(pages(tmp_path / "none.tif")) == [(str(tmp_path / "none.tif"), tmp_path / "none.tif")]
 
 
 def test_an_endless_iterable_is_no_trouble() -> None:

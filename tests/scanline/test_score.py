@@ -120,7 +120,7 @@ def test_every_file_is_a_row_with_the_reader_s_answer(scans: Path, tmp_path: Pat
         assert row["digit"] == ("" if answer.digit is None else str(answer.digit))
         assert row["confidence"] == ("" if answer.confidence is None else str(round(answer.confidence, 6)))
     broken = {Path(row["path"]).name: row for row in rows if row["status"] == "error"}
-    assert broken["broken.PNG"]["error"] == "the file's format can't be read; expected PNG, JPEG or BMP"
+    assert broken["broken.PNG"]["error"] == "the file's format can't be read; expected PNG, JPEG, BMP, TIFF or WebP"
     assert broken["cut.png"]["error"].startswith("the image is damaged or cut short")
     assert not list(tmp_path.glob("*.partial"))
 
@@ -226,7 +226,11 @@ def test_memory_does_not_grow_with_the_files(tmp_path: Path) -> None:
         (["{scans}", "--output", "{out}/none/o.csv"], 2, "can't write --output {out}/none/o.csv: No such file"),
         (["{scans}"], 2, "--output is missing"),
         (["{out}/none", "--output", "{out}/o.csv"], 2, "there is no file or folder '{out}/none'"),
-        (["{scans}/*.gif", "--output", "{out}/o.csv"], 1, "there is no PNG, JPEG or BMP file in {scans}/*.gif"),
+        (
+            ["{scans}/*.gif", "--output", "{out}/o.csv"],
+            1,
+            "there is no PNG, JPEG or BMP file in {scans}/*.gif",
+        ),
         (["{scans}", "--output", "{out}/o.csv", "--model", "m", "--server", "s:1"], 2, "exclude each other"),
         (["{scans}", "--output", "{out}/o.csv", "--server", "127.0.0.1:1"], 1, "no answer from 127.0.0.1:1"),
     ],
