@@ -67,9 +67,7 @@ def return_memory() -> None:
         trim(0)
 
 
-def _limits(
-    controller: str, read: Callable[[Path], float | None], cgroups: Path, membership: Path
-) -> Iterator[float]:
+def _limits(controller: str, read: Callable[[Path], float | None], cgroups: Path, membership: Path) -> Iterator[float]:
     """Give what a controller limits in this process's cgroups and in those that they are in."""
     try:
         lines = membership.read_text().splitlines()

@@ -60,9 +60,7 @@ class ServeSettings(Settings):
     max_calls: int = Field(
         default_factory=sizing.max_calls, ge=1, description="most calls that are under way or wait for a thread"
     )
-    max_streams: int = Field(
-        default_factory=sizing.max_streams, ge=1, description="most streams that are open at once"
-    )
+    max_streams: int = Field(default_factory=sizing.max_streams, ge=1, description="most streams that are open at once")
 
     transport: Literal["auto", "loop", "threads"] = Field(
         "auto", description="loop: fast; threads: on gRPC's public API alone; auto: loop where this gRPC has it"
