@@ -49,10 +49,10 @@ export: $(VENV)/.dev ## turn a run into ONNX files: make export ARGS='runs/first
 serve: $(VENV)/.base ## serve over gRPC: make serve ARGS='--listen 0.0.0.0:50051'
 	@$(BIN)/scanline serve $(ARGS)
 
-protos: $(VENV)/.dev ## generate the stubs in scanline/v1 again
+protos: $(VENV)/.dev ## generate the stubs in scanline/v1 and scanline/inference again
 	@$(BIN)/python -m grpc_tools.protoc -I protos --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. \
 		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-		protos/scanline/v1/digits.proto
+		$$(find protos -name '*.proto')
 
 bench: $(VENV)/.dev ## measure what is claimed about speed
 	@$(BIN)/python -m benchmarks.export.speed

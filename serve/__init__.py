@@ -4,6 +4,9 @@ settings.py     every option, declared once
 machine.py      how many cores and how much memory this process may use
 errors.py       what the core refuses
 batcher.py      gathers what callers ask at the same time; knows a callable and a clock, nothing of models
+folder.py       the versions of the model in a folder, and which of them are served
+version.py      one of them, open
+repository.py   all of them, replaced while calls go on
 core.py         the service: images in, answers out; knows nothing of gRPC
 statistics.py   what each model has done, counted
 convert.py      messages to arrays and back

@@ -3,8 +3,9 @@
     CallError                 a call can't be answered
     ├── BadRequestError       it asks for something that makes no sense
     ├── UnauthenticatedError  it brings no token that is known here
-    ├── UnknownVersionError   it asks for a model version that is not loaded
-    ├── NotAvailableError     this model can't do what it asks for
+    ├── NotFoundError         it asks for a model, or a version of it, that does not exist
+    ├── NotReadyError         it asks for one that exists and is not served
+    ├── NotAvailableError     this model, or this server as it is set, can't do what it asks for
     ├── FullError             the server holds as much as it may; later it will do
     ├── ExpiredError          its deadline has passed
     ├── CancelledError        its caller has gone
@@ -31,12 +32,16 @@ class UnauthenticatedError(CallError):
     """A call brings no token that is known here."""
 
 
-class UnknownVersionError(CallError):
-    """A call asks for a model version that is not loaded."""
+class NotFoundError(CallError):
+    """A call asks for a model, or a version of it, that does not exist."""
+
+
+class NotReadyError(CallError):
+    """A call asks for a model, or a version of it, that exists and is not served."""
 
 
 class NotAvailableError(CallError):
-    """The model that is loaded can't do what a call asks for."""
+    """The model that is loaded, or the server as it is set, can't do what a call asks for."""
 
 
 class FullError(CallError):

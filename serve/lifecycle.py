@@ -12,13 +12,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from scanline.errors import ModelError, StartError
-from scanline.model import STEP_FILE, Model, StepModel
 from scanline.v1.digits_pb2_grpc import add_DigitsServicer_to_server
 from serve.calls import Calls
 from serve.core import DigitService
 from serve.credentials import Certificates, Tokens
+from serve.folder import Policy
 from serve.interceptor import CallInterceptor
 from serve.machine import return_memory
+from serve.repository import Repository
 from serve.servicers import SERVICE, Digits
 from serve.settings import ServeSettings
 from serve.statistics import Statistics
@@ -78,7 +79,17 @@ class Server:
         # wants when another watcher goes: both wait for ever. The loop transport calls it in a form of its own.
         self._health = health.HealthServicer(experimental_non_blocking=False)
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._service = _load(settings, self.statistics)
+        self._repository = _load(settings, self.statistics)
+        self._service = DigitService(
+            self._repository,
+            self.statistics,
+            max_images=settings.max_images,
+            max_pixels=settings.max_pixels,
+            max_batch_size=settings.max_batch_size,
+            max_queue_images=settings.max_queue_images,
+            max_queue_delay=settings.max_queue_delay,
+            instances=settings.instances,
+        )
         self._transport = self._build()
         self.address = self._bind()
         self._metrics = self._bind_metrics()
@@ -88,19 +99,20 @@ class Server:
         """Begin to answer."""
         if self._metrics is not None:
             self._metrics.start()
-        self._service.warm_up()
+        self._repository.watch(self._settings.model_poll)
         self._transport.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._is_ready.set()
-        version, card = self._service.describe()
+        version = self._repository.get()
         log.info(
             "serving" if self._worker is None else "worker serving",
             address=self.address,
             metrics_address=self.metrics_address,
-            model=card.name,
-            precision=card.precision,
-            version=version,
-            accuracy=card.accuracy,
+            model=version.card.name,
+            precision=version.card.precision,
+            version=version.name,
+            file=version.model.version,
+            accuracy=version.card.accuracy,
             instances=self._settings.instances,
         )
 
@@ -131,6 +143,7 @@ class Server:
         finished = self._wait_until_idle()
         # what is left: callers that watch our health, and calls past the grace period
         closed = self._transport.stop(CLOSE_TIMEOUT)
+        self._repository.close()
         self._service.close()
         if self._metrics is not None:
             self._metrics.close()
@@ -220,21 +233,14 @@ def _transport(
     return ThreadServer(interceptor, max_calls=settings.max_calls, options=options)
 
 
-def _load(settings: ServeSettings, statistics: Statistics) -> DigitService:
+def _load(settings: ServeSettings, statistics: Statistics) -> Repository:
     try:
-        model = Model(settings.model, threads=settings.model_threads)
-        step_file = model.path.with_name(STEP_FILE)
-        steps = StepModel(step_file) if step_file.is_file() else None
+        return Repository(
+            settings.model,
+            Policy.parse(settings.model_versions),
+            statistics,
+            threads=settings.model_threads,
+            max_batch_size=settings.max_batch_size,
+        )
     except ModelError as error:
         raise StartError(str(error)) from None
-    return DigitService(
-        model,
-        steps,
-        statistics,
-        max_images=settings.max_images,
-        max_pixels=settings.max_pixels,
-        max_batch_size=settings.max_batch_size,
-        max_queue_images=settings.max_queue_images,
-        max_queue_delay=settings.max_queue_delay,
-        instances=settings.instances,
-    )

@@ -83,10 +83,8 @@ class Digits(DigitsServicer):
 
     def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.GetModelResponse:
         """Describe the model that answers."""
-        version, card = self._service.describe(request.model_version)
-        return convert.model_of(
-            version, card, max_images=self._service.max_images, max_message_bytes=self._max_message_bytes
-        )
+        version = self._service.version(request.model_version)
+        return convert.model_of(version, max_images=self._service.max_images, max_message_bytes=self._max_message_bytes)
 
     def _submit(self, message: pb.ClassifyRequest, context: Context) -> Pending:
         remaining = context.time_remaining()  # hundreds of years where the caller set no deadline
@@ -97,7 +95,7 @@ class Digits(DigitsServicer):
         return pending
 
     def _respond(self, message: pb.ClassifyRequest, pending: Pending) -> pb.ClassifyResponse:
-        return convert.response_of(pending.result(), self._service.version, probabilities=message.probabilities)
+        return convert.response_of(pending.result(), pending.version.name, probabilities=message.probabilities)
 
     def _read_ahead(
         self,

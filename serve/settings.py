@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from scanline.decode import MAX_PIXELS
 from scanline.settings import Settings
+from serve.folder import Policy
 from serve.machine import cores
 
 _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):(\d{1,5})")
@@ -21,7 +22,15 @@ class ServeSettings(Settings):
     SIGTERM or Ctrl-C stops the server once the running calls are answered; a second one stops it at once.
     """
 
-    model: Path | None = Field(None, description="model file or exported folder; without it, the model that ships")
+    model: Path | None = Field(
+        None, description="model file, exported folder, or folder of versions 1, 2, ...; without it, the one that ships"
+    )
+    model_versions: str = Field(
+        "latest:1", description="which versions of a folder are served: latest:N, all, or numbers such as 3,5"
+    )
+    model_poll: float = Field(
+        1.0, gt=0, le=3600, description="seconds between looks at a folder of versions for what is new in it"
+    )
     listen: str = Field("127.0.0.1:50051", description="address to listen on, HOST:PORT; port 0 takes a free one")
     tls_certificate: Path | None = Field(None, description="PEM file of the certificate to serve with TLS")
     tls_key: Path | None = Field(None, description="PEM file of its private key")
@@ -76,6 +85,12 @@ class ServeSettings(Settings):
         match = _ADDRESS.fullmatch(value or "")
         if value is not None and (match is None or int(match[2]) > 65535):
             raise ValueError("should be HOST:PORT with a port from 0 to 65535, such as 127.0.0.1:50051 or [::1]:50051")
+        return value
+
+    @field_validator("model_versions")
+    @classmethod
+    def _is_policy(cls, value: str) -> str:
+        Policy.parse(value)
         return value
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ import copy
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Final, Literal
 
@@ -127,15 +127,10 @@ class Snapshot:
 
 
 class ModelCounter:
-    """Counts what one model does. Any thread may call it.
-
-    Attributes:
-        pending: says how many requests wait for the model now.
-    """
+    """Counts what one model does. Any thread may call it."""
 
     def __init__(self) -> None:
         """Begin at zero."""
-        self.pending: Callable[[], int] = lambda: 0
         self._lock = threading.Lock()
         self._counts = Counts()
 
@@ -187,9 +182,7 @@ class ModelCounter:
     def counts(self) -> Counts:
         """Give a copy of the counts as they stand."""
         with self._lock:
-            counts = copy.deepcopy(self._counts)
-        counts.pending = self.pending()
-        return counts
+            return copy.deepcopy(self._counts)
 
 
 class Statistics:
@@ -197,12 +190,14 @@ class Statistics:
 
     Attributes:
         in_flight: says how many calls are under way.
+        pending: says how many requests wait for each model now.
         everywhere: gives what all processes that share the port have done; where there is one, what it has.
     """
 
     def __init__(self) -> None:
         """Begin at zero."""
         self.in_flight: Callable[[], int] = lambda: 0
+        self.pending: Callable[[], Mapping[ModelKey, int]] = dict
         self.everywhere: Callable[[], Snapshot] = self.snapshot
         self._lock = threading.Lock()
         self._models: dict[ModelKey, ModelCounter] = {}
@@ -222,4 +217,7 @@ class Statistics:
         """Give what this process has done."""
         with self._lock:
             models, reloads = dict(self._models), dict(self._reloads)
-        return Snapshot({key: model.counts() for key, model in models.items()}, reloads, self.in_flight(), workers=1)
+        counts = {key: model.counts() for key, model in models.items()}
+        for key, waiting in self.pending().items():
+            counts[key].pending = waiting
+        return Snapshot(counts, reloads, self.in_flight(), workers=1)

@@ -17,15 +17,17 @@ from serve.errors import (
     ExpiredError,
     FullError,
     NotAvailableError,
+    NotFoundError,
+    NotReadyError,
     StoppingError,
     UnauthenticatedError,
-    UnknownVersionError,
 )
 
 CODES: Final[dict[type[CallError], grpc.StatusCode]] = {
     BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
-    UnknownVersionError: grpc.StatusCode.NOT_FOUND,
+    NotFoundError: grpc.StatusCode.NOT_FOUND,
+    NotReadyError: grpc.StatusCode.UNAVAILABLE,
     NotAvailableError: grpc.StatusCode.FAILED_PRECONDITION,
     FullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,
