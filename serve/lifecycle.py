@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Callable
-from types import FrameType
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import grpc
@@ -61,13 +58,18 @@ class Server:
         statistics: what it has done so far.
     """
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, worker: int | None = None) -> None:
         """Load the model and bind the port. Nothing is answered before `start`.
+
+        Args:
+            settings: what to serve, and how.
+            worker: the number of this process if several share the port; None for one that has it alone.
 
         Raises:
             StartError: there is no model, it can't be used, or a port or the files of credentials can't be had.
         """
         self._settings = settings
+        self._worker = worker
         self._stop_asked = threading.Event()
         self._stop_forced = threading.Event()
         self._is_ready = threading.Event()
@@ -105,7 +107,7 @@ class Server:
         self._is_ready.set()
         version = self._repository.get()
         log.info(
-            "serving",
+            "serving" if self._worker is None else "worker serving",
             address=self.address,
             metrics_address=self.metrics_address,
             model=version.card.name,
@@ -181,7 +183,7 @@ class Server:
 
     def _build(self) -> Transport:
         digits = Digits(self._service, max_message_bytes=self._settings.max_message_bytes)
-        transport = _transport(self._settings, self._calls, digits, self._service)
+        transport = _transport(self._settings, self._calls, digits, self._service, self._worker is not None)
         # The generated functions ask for a grpc.Server, and use the two methods of it that a Transport has.
         server = cast("grpc.Server", transport)
         add_DigitsServicer_to_server(digits, server)
@@ -200,11 +202,13 @@ class Server:
         return f"{host}:{port}"
 
 
-def _transport(settings: ServeSettings, calls: Calls, digits: Digits, service: DigitService) -> Transport:
+def _transport(
+    settings: ServeSettings, calls: Calls, digits: Digits, service: DigitService, shares_port: bool
+) -> Transport:
     options = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a lottery
+        ("grpc.so_reuseport", int(shares_port)),  # a second server on the port is an error, not a lottery
         ("grpc.max_concurrent_streams", settings.max_calls),
         ("grpc.keepalive_time_ms", round(settings.keepalive * 1000)),
         ("grpc.keepalive_timeout_ms", 20_000),
@@ -230,21 +234,6 @@ def _transport(settings: ServeSettings, calls: Calls, digits: Digits, service: D
                 options=options,
             )
     return ThreadServer(interceptor, max_calls=settings.max_calls, options=options)
-
-
-def stop_on_signals(server: Server) -> Callable[[], None]:
-    """Make SIGTERM and SIGINT stop the server; give the function that puts the former handlers back."""
-
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signal module's signature
-        server.ask_to_stop()
-
-    former = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def restore() -> None:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-    return restore
 
 
 def _load(settings: ServeSettings, statistics: Statistics) -> Repository:

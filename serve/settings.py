@@ -66,7 +66,13 @@ class ServeSettings(Settings):
         "auto", description="loop: fast; threads: on gRPC's public API alone; auto: loop where this gRPC has it"
     )
     threads: int = Field(64, ge=2, le=1024, description="threads for streams and for reading image files")
-    instances: int = Field(default_factory=cores, ge=1, le=256, description="runs of the model at once; one a core")
+    workers: int = Field(1, ge=1, le=256, description="processes that share the port")
+    instances: int = Field(
+        default_factory=lambda given: max(1, cores() // given.get("workers", 1)),
+        ge=1,
+        le=256,
+        description="runs of the model at once in each process; all together one a core",
+    )
     model_threads: int = Field(1, ge=1, le=256, description="onnxruntime's threads in one run")
 
     keepalive: float = Field(60.0, ge=1, description="seconds without traffic after which a connection is probed")
