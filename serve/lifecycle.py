@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
-from types import FrameType
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import grpc
@@ -24,7 +22,7 @@ from serve.credentials import Certificates, Tokens
 from serve.deferred import Deferred
 from serve.folder import Policy
 from serve.interceptor import CallInterceptor
-from serve.machine import return_memory
+from serve.machine import memory, return_memory
 from serve.oip import servicer as oip
 from serve.repository import Repository
 from serve.settings import ServeSettings
@@ -36,6 +34,8 @@ if TYPE_CHECKING:
 
 # How long the connections may take to close when there is nothing left to wait for, in seconds.
 CLOSE_TIMEOUT: Final = 5.0
+# Settings whose defaults follow the machine: the log says how they stand.
+CHOSEN: Final = {"instances", "max_message_bytes", "max_calls", "max_streams", "max_pixels"}
 
 log = structlog.get_logger("scanline.server")
 
@@ -60,15 +60,22 @@ class Server:
         address: where it listens, ``host:port``; the port is the real one where the settings say 0.
         metrics_address: where it answers operators; None where it does not.
         statistics: what it has done so far.
+        repository: the versions of the model.
+        inference: the servicer of the Open Inference Protocol, whose `admin` several processes share.
     """
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, worker: int | None = None) -> None:
         """Load the model and bind the port. Nothing is answered before `start`.
+
+        Args:
+            settings: what to serve, and how.
+            worker: the number of this process if several share the port; None for one that has it alone.
 
         Raises:
             StartError: there is no model, it can't be used, or a port or the files of credentials can't be had.
         """
         self._settings = settings
+        self._worker = worker
         self._stop_asked = threading.Event()
         self._stop_forced = threading.Event()
         self._is_ready = threading.Event()
@@ -80,9 +87,9 @@ class Server:
         # wants when another watcher goes: both wait for ever. The loop transport calls it in a form of its own.
         self._health = health.HealthServicer(experimental_non_blocking=False)
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._repository = _load(settings, self.statistics)
+        self.repository = _load(settings, self.statistics)
         self._service = DigitService(
-            self._repository,
+            self.repository,
             self.statistics,
             max_images=settings.max_images,
             max_pixels=settings.max_pixels,
@@ -91,6 +98,7 @@ class Server:
             max_queue_delay=settings.max_queue_delay,
             instances=settings.instances,
         )
+        self.inference = oip.OpenInference(self._service, self.repository, self.statistics, settings)
         self._transport = self._build()
         self.address = self._bind()
         self._metrics = self._bind_metrics()
@@ -100,13 +108,13 @@ class Server:
         """Begin to answer."""
         if self._metrics is not None:
             self._metrics.start()
-        self._repository.watch(self._settings.model_poll)
+        self.repository.watch(self._settings.model_poll)
         self._transport.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._is_ready.set()
-        version = self._repository.get()
+        version = self.repository.get()
         log.info(
-            "serving",
+            "serving" if self._worker is None else "worker serving",
             address=self.address,
             metrics_address=self.metrics_address,
             model=version.card.name,
@@ -114,7 +122,8 @@ class Server:
             version=version.name,
             file=version.model.version,
             accuracy=version.card.accuracy,
-            instances=self._settings.instances,
+            memory=memory(),
+            **self._settings.model_dump(include=CHOSEN),
         )
 
     def ask_to_stop(self) -> None:
@@ -144,7 +153,7 @@ class Server:
         finished = self._wait_until_idle()
         # what is left: callers that watch our health, and calls past the grace period
         closed = self._transport.stop(CLOSE_TIMEOUT)
-        self._repository.close()
+        self.repository.close()
         self._service.close()
         if self._metrics is not None:
             self._metrics.close()
@@ -181,15 +190,12 @@ class Server:
 
     def _build(self) -> Transport:
         digits = servicers.Digits(self._service, max_message_bytes=self._settings.max_message_bytes)
-        inference = oip.OpenInference(
-            self._service, self._repository, self.statistics, self._repository, self._settings
-        )
-        deferred = {**digits.deferred(), **inference.deferred()}
-        transport = _transport(self._settings, self._calls, deferred, self._service)
+        deferred = {**digits.deferred(), **self.inference.deferred()}
+        transport = _transport(self._settings, self._calls, deferred, self._service, self._worker is not None)
         # The generated functions ask for a grpc.Server, and use the two methods of it that a Transport has.
         server = cast("grpc.Server", transport)
         add_DigitsServicer_to_server(digits, server)
-        add_GRPCInferenceServiceServicer_to_server(inference, server)
+        add_GRPCInferenceServiceServicer_to_server(self.inference, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         services = [servicers.SERVICE, oip.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(services, server)
@@ -207,12 +213,12 @@ class Server:
 
 
 def _transport(
-    settings: ServeSettings, calls: Calls, deferred: Mapping[str, Deferred], service: DigitService
+    settings: ServeSettings, calls: Calls, deferred: Mapping[str, Deferred], service: DigitService, shares_port: bool
 ) -> Transport:
     options = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a lottery
+        ("grpc.so_reuseport", int(shares_port)),  # a second server on the port is an error, not a lottery
         ("grpc.max_concurrent_streams", settings.max_calls),
         ("grpc.keepalive_time_ms", round(settings.keepalive * 1000)),
         ("grpc.keepalive_timeout_ms", 20_000),
@@ -238,21 +244,6 @@ def _transport(
                 options=options,
             )
     return ThreadServer(interceptor, max_calls=settings.max_calls, options=options)
-
-
-def stop_on_signals(server: Server) -> Callable[[], None]:
-    """Make SIGTERM and SIGINT stop the server; give the function that puts the former handlers back."""
-
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signal module's signature
-        server.ask_to_stop()
-
-    former = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def restore() -> None:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-    return restore
 
 
 def _load(settings: ServeSettings, statistics: Statistics) -> Repository:

@@ -99,11 +99,15 @@ class Snapshot:
         models: the counts of each model that was ever loaded, by its name and version.
         reloads: how often something was read again from its files, and whether it was taken or refused.
         in_flight: how many calls are under way.
+        workers: how many processes answer.
+        restarts: how often one that had ended was started again.
     """
 
     models: dict[ModelKey, Counts] = field(default_factory=dict)
     reloads: dict[tuple[What, Outcome], int] = field(default_factory=dict)
     in_flight: int = 0
+    workers: int = 0
+    restarts: int = 0
 
     def add(self, other: Snapshot) -> None:
         """Add what another process has done."""
@@ -112,6 +116,14 @@ class Snapshot:
         for reload, count in other.reloads.items():
             self.reloads[reload] = self.reloads.get(reload, 0) + count
         self.in_flight += other.in_flight
+        self.workers += other.workers
+        self.restarts += other.restarts
+
+    def end(self) -> None:
+        """Keep of a process that has ended what it has done, and nothing that it was about to."""
+        self.in_flight = self.workers = 0
+        for counts in self.models.values():
+            counts.pending = 0
 
 
 class ModelCounter:
@@ -208,4 +220,4 @@ class Statistics:
         counts = {key: model.counts() for key, model in models.items()}
         for key, waiting in self.pending().items():
             counts[key].pending = waiting
-        return Snapshot(counts, reloads, self.in_flight())
+        return Snapshot(counts, reloads, self.in_flight(), workers=1)

@@ -54,15 +54,14 @@ class Admin(Protocol):
 
 
 class OpenInference(GRPCInferenceServiceServicer):
-    """Reads digits for clients of the Open Inference Protocol."""
+    """Reads digits for clients of the Open Inference Protocol.
+
+    Attributes:
+        admin: what load and unload are passed to: the repository, unless other processes have theirs to change, too.
+    """
 
     def __init__(
-        self,
-        service: DigitService,
-        repository: Repository,
-        statistics: Statistics,
-        admin: Admin,
-        settings: ServeSettings,
+        self, service: DigitService, repository: Repository, statistics: Statistics, settings: ServeSettings
     ) -> None:
         """Answer with a service.
 
@@ -70,13 +69,12 @@ class OpenInference(GRPCInferenceServiceServicer):
             service: the core.
             repository: the versions of the model.
             statistics: what they have done.
-            admin: what load and unload are passed to.
             settings: what the configuration tells, and whether there are admin calls.
         """
         self._service = service
         self._repository = repository
+        self.admin: Admin = repository
         self._statistics = statistics
-        self._admin = admin
         self._settings = settings
 
     def ServerLive(self, request: pb.ServerLiveRequest, context: grpc.ServicerContext) -> pb.ServerLiveResponse:
@@ -173,7 +171,7 @@ class OpenInference(GRPCInferenceServiceServicer):
         self._check_admin(request.model_name)
         if request.parameters:
             raise BadRequestError("load takes no parameters here: the model and its settings come from the folder")
-        self._admin.load()
+        self.admin.load()
         return pb.RepositoryModelLoadResponse()
 
     def RepositoryModelUnload(
@@ -181,7 +179,7 @@ class OpenInference(GRPCInferenceServiceServicer):
     ) -> pb.RepositoryModelUnloadResponse:
         """Serve nothing, under neither of the model's names."""
         self._check_admin(request.model_name)
-        self._admin.unload()
+        self.admin.unload()
         return pb.RepositoryModelUnloadResponse()
 
     def _check_admin(self, name: str) -> None:
