@@ -18,7 +18,7 @@ from serve.core import DigitService
 from serve.credentials import Certificates, Tokens
 from serve.folder import Policy
 from serve.interceptor import CallInterceptor
-from serve.machine import return_memory
+from serve.machine import memory, return_memory
 from serve.repository import Repository
 from serve.servicers import SERVICE, Digits
 from serve.settings import ServeSettings
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # How long the connections may take to close when there is nothing left to wait for, in seconds.
 CLOSE_TIMEOUT: Final = 5.0
+# Settings whose defaults follow the machine: the log says how they stand.
+CHOSEN: Final = {"instances", "max_message_bytes", "max_calls", "max_streams", "max_pixels"}
 
 log = structlog.get_logger("scanline.server")
 
@@ -115,7 +117,8 @@ class Server:
             version=version.name,
             file=version.model.version,
             accuracy=version.card.accuracy,
-            instances=self._settings.instances,
+            memory=memory(),
+            **self._settings.model_dump(include=CHOSEN),
         )
 
     def ask_to_stop(self) -> None:

@@ -8,8 +8,8 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from scanline.decode import MAX_PIXELS
 from scanline.settings import Settings
+from serve import sizing
 from serve.folder import Policy
 from serve.machine import cores
 
@@ -58,10 +58,14 @@ class ServeSettings(Settings):
         4096, ge=1, description="most images that wait; beyond it callers are told to come back"
     )
     max_images: int = Field(1024, ge=1, description="most images in one call")
-    max_pixels: int = Field(MAX_PIXELS, ge=784, description="most pixels of an image file")
-    max_message_bytes: int = Field(16 * 2**20, ge=4096, le=2**31 - 1, description="most bytes in one message")
-    max_calls: int = Field(1024, ge=1, description="most calls that are under way or wait for a thread")
-    max_streams: int = Field(32, ge=1, description="most streams that are open at once")
+    max_pixels: int = Field(default_factory=sizing.max_pixels, ge=784, description="most pixels of an image file")
+    max_message_bytes: int = Field(
+        default_factory=sizing.max_message_bytes, ge=4096, le=2**31 - 1, description="most bytes in one message"
+    )
+    max_calls: int = Field(
+        default_factory=sizing.max_calls, ge=1, description="most calls that are under way or wait for a thread"
+    )
+    max_streams: int = Field(default_factory=sizing.max_streams, ge=1, description="most streams that are open at once")
 
     transport: Literal["auto", "loop", "threads"] = Field(
         "auto", description="loop: fast; threads: on gRPC's public API alone; auto: loop where this gRPC has it"
