@@ -21,6 +21,7 @@ interceptor.py  puts that around the handlers
 threads.py      the plain transport: grpc.server
 loop.py         the fast transport: the gRPC core's events
 loop_call.py    a call as the fast transport sees it
+tracing.py      OpenTelemetry, an extra
 metrics.py      the port for operators: Prometheus, health
 pipes.py        how the processes of one server ask each other
 worker.py       one of several processes on one port

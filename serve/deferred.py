@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from serve.calls import Context
-from serve.core import DigitService, Pending, Request
+from serve.core import DigitService, Pending, Request, Trace
+
+if TYPE_CHECKING:
+    from serve.tracing import Tracer
 
 NO_DEADLINE: Final = 366 * 24 * 3600.0  # gRPC says hundreds of years where the caller set none
 
@@ -38,6 +41,11 @@ def deadline_of(context: Context) -> float | None:
     """Give the time.monotonic() at which a call's deadline passes, or None where its caller set none."""
     remaining = context.time_remaining()
     return time.monotonic() + remaining if remaining < NO_DEADLINE else None
+
+
+def trace_of(context: Context, tracer: Tracer | None) -> Trace | None:
+    """Begin a call's trace, where there is something that makes traces."""
+    return None if tracer is None else tracer.begin(context.invocation_metadata())
 
 
 def submit(service: DigitService, request: Request, context: Context) -> Pending:

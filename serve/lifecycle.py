@@ -12,7 +12,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from scanline.errors import ModelError, StartError
+from scanline.errors import MissingExtraError, ModelError, StartError
 from scanline.inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from scanline.v1.digits_pb2_grpc import add_DigitsServicer_to_server
 from serve import servicers
@@ -31,6 +31,7 @@ from serve.threads import ThreadServer
 
 if TYPE_CHECKING:
     from serve.metrics import MetricsServer
+    from serve.tracing import Tracer
 
 # How long the connections may take to close when there is nothing left to wait for, in seconds.
 CLOSE_TIMEOUT: Final = 5.0
@@ -98,7 +99,8 @@ class Server:
             max_queue_delay=settings.max_queue_delay,
             instances=settings.instances,
         )
-        self.inference = oip.OpenInference(self._service, self.repository, self.statistics, settings)
+        self._tracer = _tracer(settings)
+        self.inference = oip.OpenInference(self._service, self.repository, self.statistics, self._tracer, settings)
         self._transport = self._build()
         self.address = self._bind()
         self._metrics = self._bind_metrics()
@@ -155,6 +157,8 @@ class Server:
         closed = self._transport.stop(CLOSE_TIMEOUT)
         self.repository.close()
         self._service.close()
+        if self._tracer is not None:
+            self._tracer.close()
         if self._metrics is not None:
             self._metrics.close()
         log.info("stopped", finished=finished, closed=closed)
@@ -189,7 +193,7 @@ class Server:
             self._health.set(name, state)
 
     def _build(self) -> Transport:
-        digits = servicers.Digits(self._service, max_message_bytes=self._settings.max_message_bytes)
+        digits = servicers.Digits(self._service, self._tracer, max_message_bytes=self._settings.max_message_bytes)
         deferred = {**digits.deferred(), **self.inference.deferred()}
         transport = _transport(self._settings, self._calls, deferred, self._service, self._worker is not None)
         # The generated functions ask for a grpc.Server, and use the two methods of it that a Transport has.
@@ -244,6 +248,16 @@ def _transport(
                 options=options,
             )
     return ThreadServer(interceptor, max_calls=settings.max_calls, options=options)
+
+
+def _tracer(settings: ServeSettings) -> Tracer | None:
+    if settings.trace_endpoint is None:
+        return None
+    try:
+        from serve.tracing import Tracer
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("--trace-endpoint", "traces", error.name or "") from None
+    return Tracer(settings.trace_endpoint, settings.trace_share)
 
 
 def _load(settings: ServeSettings, statistics: Statistics) -> Repository:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 
@@ -12,9 +12,12 @@ from scanline.v1.digits_pb2_grpc import DigitsServicer
 from serve import convert
 from serve.calls import Context
 from serve.core import DigitService, Pending
-from serve.deferred import Deferred, deadline_of, submit
+from serve.deferred import Deferred, deadline_of, submit, trace_of
 from serve.errors import CallError
 from serve.stream import submitted
+
+if TYPE_CHECKING:
+    from serve.tracing import Tracer
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Digits"].full_name
 
@@ -22,14 +25,16 @@ SERVICE: Final = pb.DESCRIPTOR.services_by_name["Digits"].full_name
 class Digits(DigitsServicer):
     """Reads digits."""
 
-    def __init__(self, service: DigitService, *, max_message_bytes: int) -> None:
+    def __init__(self, service: DigitService, tracer: Tracer | None, *, max_message_bytes: int) -> None:
         """Answer with a service.
 
         Args:
             service: the core.
+            tracer: makes traces of the requests; None for none.
             max_message_bytes: what GetModel tells callers of the transport's own limit.
         """
         self._service = service
+        self._tracer = tracer
         self._max_message_bytes = max_message_bytes
 
     def Classify(self, request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:
@@ -68,7 +73,8 @@ class Digits(DigitsServicer):
         return convert.model_of(version, max_images=self._service.max_images, max_message_bytes=self._max_message_bytes)
 
     def _submit(self, message: pb.ClassifyRequest, context: Context) -> Pending:
-        return submit(self._service, convert.request_of(message, deadline_of(context)), context)
+        request = convert.request_of(message, deadline_of(context), trace_of(context, self._tracer))
+        return submit(self._service, request, context)
 
     def _respond(self, message: pb.ClassifyRequest, pending: Pending) -> pb.ClassifyResponse:
         return convert.response_of(pending.result(), pending.version.name, probabilities=message.probabilities)

@@ -45,6 +45,11 @@ class ServeSettings(Settings):
         None, description="address for /metrics, /healthz and /readyz, HOST:PORT; without it, there are none"
     )
 
+    trace_endpoint: str | None = Field(
+        None, description="OpenTelemetry collector's gRPC port, http://HOST:PORT, that is sent traces; without it, none"
+    )
+    trace_share: float = Field(1.0, ge=0, le=1, description="share of requests traced where the caller does not say")
+
     max_batch_size: int = Field(64, ge=1, le=4096, description="most images in one run of the model")
     max_queue_delay: float = Field(
         0.0, ge=0, le=10, description="seconds that a batch which is not full waits for company"
@@ -95,6 +100,14 @@ class ServeSettings(Settings):
     @classmethod
     def _is_policy(cls, value: str) -> str:
         Policy.parse(value)
+        return value
+
+    @field_validator("trace_endpoint")
+    @classmethod
+    def _is_endpoint(cls, value: str | None) -> str | None:
+        scheme, _, address = (value or "").partition("://")
+        if value is not None and (scheme not in {"http", "https"} or _ADDRESS.fullmatch(address) is None):
+            raise ValueError("should be http://HOST:PORT, or https:// with TLS, such as http://127.0.0.1:4317")
         return value
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scanline.contract import CLASSES, LABELS
 from scanline.inference import open_inference_pb2 as pb
-from serve.core import Answers, Request
+from serve.core import Answers, Request, Trace
 from serve.errors import BadRequestError
 from serve.oip.models import DIGIT, ERROR, LOGITS, PROBABILITIES, REJECTED, Face, Tensor
 
@@ -46,7 +46,7 @@ FIELDS: Final = {"FP32": "fp32_contents", "UINT8": "uint_contents", "BYTES": "by
 LENGTH: Final = struct.Struct("<I")  # before each element of BYTES
 
 
-def request_of(message: pb.ModelInferRequest, face: Face, deadline: float | None) -> Request:
+def request_of(message: pb.ModelInferRequest, face: Face, deadline: float | None, trace: Trace | None) -> Request:
     """Turn a message for a model into the core's request.
 
     Raises:
@@ -71,7 +71,7 @@ def request_of(message: pb.ModelInferRequest, face: Face, deadline: float | None
         images = _elements(raw[0], shape[0])
     else:
         images = _numbers(raw[0], given, shape)
-    return Request(images=images, version=message.model_version, deadline=deadline)
+    return Request(images=images, version=message.model_version, deadline=deadline, trace=trace)
 
 
 def timeout_of(message: pb.ModelInferRequest) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import grpc
 
@@ -13,7 +13,7 @@ from scanline.inference import open_inference_pb2 as pb
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from serve.calls import Context
 from serve.core import DigitService, Pending
-from serve.deferred import Deferred, deadline_of, submit
+from serve.deferred import Deferred, deadline_of, submit, trace_of
 from serve.errors import (
     BadRequestError,
     CallError,
@@ -28,6 +28,9 @@ from serve.repository import Repository
 from serve.settings import ServeSettings
 from serve.statistics import FILES_MODEL, Statistics
 from serve.stream import submitted
+
+if TYPE_CHECKING:
+    from serve.tracing import Tracer
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 NAME: Final = "scanline"
@@ -61,7 +64,12 @@ class OpenInference(GRPCInferenceServiceServicer):
     """
 
     def __init__(
-        self, service: DigitService, repository: Repository, statistics: Statistics, settings: ServeSettings
+        self,
+        service: DigitService,
+        repository: Repository,
+        statistics: Statistics,
+        tracer: Tracer | None,
+        settings: ServeSettings,
     ) -> None:
         """Answer with a service.
 
@@ -69,12 +77,14 @@ class OpenInference(GRPCInferenceServiceServicer):
             service: the core.
             repository: the versions of the model.
             statistics: what they have done.
+            tracer: makes traces of the requests; None for none.
             settings: what the configuration tells, and whether there are admin calls.
         """
         self._service = service
         self._repository = repository
         self.admin: Admin = repository
         self._statistics = statistics
+        self._tracer = tracer
         self._settings = settings
 
     def ServerLive(self, request: pb.ServerLiveRequest, context: grpc.ServicerContext) -> pb.ServerLiveResponse:
@@ -193,7 +203,8 @@ class OpenInference(GRPCInferenceServiceServicer):
         deadline, timeout = deadline_of(context), convert.timeout_of(message)
         if timeout is not None:
             deadline = min(deadline or float("inf"), time.monotonic() + timeout)
-        return submit(self._service, convert.request_of(message, face, deadline), context)
+        request = convert.request_of(message, face, deadline, trace_of(context, self._tracer))
+        return submit(self._service, request, context)
 
     def _respond(self, message: pb.ModelInferRequest, pending: Pending) -> pb.ModelInferResponse:
         answers = pending.result()
