@@ -19,8 +19,13 @@ interceptor.py  puts that around the handlers
 threads.py      the plain transport: grpc.server
 loop.py         the fast transport: the gRPC core's events
 loop_call.py    a call as the fast transport sees it
+tracing.py      OpenTelemetry, an extra
 metrics.py      the port for operators: Prometheus, health
-lifecycle.py    start, health, signals, stop
+pipes.py        how the processes of one server ask each other
+worker.py       one of several processes on one port
+supervisor.py   what keeps them, and counts and tells them as one
+signals.py      what asks for the stop
+lifecycle.py    start, health, stop
 logs.py         log lines for people or programs
 command.py      `scanline serve`
 """

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Callable
-from types import FrameType
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import grpc
@@ -14,14 +11,14 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from scanline.errors import ModelError, StartError
+from scanline.errors import MissingExtraError, ModelError, StartError
 from scanline.v1.digits_pb2_grpc import add_DigitsServicer_to_server
 from serve.calls import Calls
 from serve.core import DigitService
 from serve.credentials import Certificates, Tokens
 from serve.folder import Policy
 from serve.interceptor import CallInterceptor
-from serve.machine import return_memory
+from serve.machine import memory, return_memory
 from serve.repository import Repository
 from serve.servicers import SERVICE, Digits
 from serve.settings import ServeSettings
@@ -30,9 +27,12 @@ from serve.threads import ThreadServer
 
 if TYPE_CHECKING:
     from serve.metrics import MetricsServer
+    from serve.tracing import Tracer
 
 # How long the connections may take to close when there is nothing left to wait for, in seconds.
 CLOSE_TIMEOUT: Final = 5.0
+# Settings whose defaults follow the machine: the log says how they stand.
+CHOSEN: Final = {"instances", "max_message_bytes", "max_calls", "max_streams", "max_pixels"}
 
 log = structlog.get_logger("scanline.server")
 
@@ -59,13 +59,18 @@ class Server:
         statistics: what it has done so far.
     """
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, worker: int | None = None) -> None:
         """Load the model and bind the port. Nothing is answered before `start`.
+
+        Args:
+            settings: what to serve, and how.
+            worker: the number of this process if several share the port; None for one that has it alone.
 
         Raises:
             StartError: there is no model, it can't be used, or a port or the files of credentials can't be had.
         """
         self._settings = settings
+        self._worker = worker
         self._stop_asked = threading.Event()
         self._stop_forced = threading.Event()
         self._is_ready = threading.Event()
@@ -88,6 +93,7 @@ class Server:
             max_queue_delay=settings.max_queue_delay,
             instances=settings.instances,
         )
+        self._tracer = _tracer(settings)
         self._transport = self._build()
         self.address = self._bind()
         self._metrics = self._bind_metrics()
@@ -103,7 +109,7 @@ class Server:
         self._is_ready.set()
         version = self._repository.get()
         log.info(
-            "serving",
+            "serving" if self._worker is None else "worker serving",
             address=self.address,
             metrics_address=self.metrics_address,
             model=version.card.name,
@@ -111,7 +117,8 @@ class Server:
             version=version.name,
             file=version.model.version,
             accuracy=version.card.accuracy,
-            instances=self._settings.instances,
+            memory=memory(),
+            **self._settings.model_dump(include=CHOSEN),
         )
 
     def ask_to_stop(self) -> None:
@@ -143,6 +150,8 @@ class Server:
         closed = self._transport.stop(CLOSE_TIMEOUT)
         self._repository.close()
         self._service.close()
+        if self._tracer is not None:
+            self._tracer.close()
         if self._metrics is not None:
             self._metrics.close()
         log.info("stopped", finished=finished, closed=closed)
@@ -177,8 +186,8 @@ class Server:
             self._health.set(name, state)
 
     def _build(self) -> Transport:
-        digits = Digits(self._service, max_message_bytes=self._settings.max_message_bytes)
-        transport = _transport(self._settings, self._calls, digits, self._service)
+        digits = Digits(self._service, self._tracer, max_message_bytes=self._settings.max_message_bytes)
+        transport = _transport(self._settings, self._calls, digits, self._service, self._worker is not None)
         # The generated functions ask for a grpc.Server, and use the two methods of it that a Transport has.
         server = cast("grpc.Server", transport)
         add_DigitsServicer_to_server(digits, server)
@@ -197,11 +206,13 @@ class Server:
         return f"{host}:{port}"
 
 
-def _transport(settings: ServeSettings, calls: Calls, digits: Digits, service: DigitService) -> Transport:
+def _transport(
+    settings: ServeSettings, calls: Calls, digits: Digits, service: DigitService, shares_port: bool
+) -> Transport:
     options = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a lottery
+        ("grpc.so_reuseport", int(shares_port)),  # a second server on the port is an error, not a lottery
         ("grpc.max_concurrent_streams", settings.max_calls),
         ("grpc.keepalive_time_ms", round(settings.keepalive * 1000)),
         ("grpc.keepalive_timeout_ms", 20_000),
@@ -229,19 +240,14 @@ def _transport(settings: ServeSettings, calls: Calls, digits: Digits, service: D
     return ThreadServer(interceptor, max_calls=settings.max_calls, options=options)
 
 
-def stop_on_signals(server: Server) -> Callable[[], None]:
-    """Make SIGTERM and SIGINT stop the server; give the function that puts the former handlers back."""
-
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signal module's signature
-        server.ask_to_stop()
-
-    former = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def restore() -> None:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-    return restore
+def _tracer(settings: ServeSettings) -> Tracer | None:
+    if settings.trace_endpoint is None:
+        return None
+    try:
+        from serve.tracing import Tracer
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("--trace-endpoint", "traces", error.name or "") from None
+    return Tracer(settings.trace_endpoint, settings.trace_share)
 
 
 def _load(settings: ServeSettings, statistics: Statistics) -> Repository:

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 
@@ -17,6 +17,9 @@ from serve.calls import Context
 from serve.core import DigitService, Pending
 from serve.deferred import Deferred
 from serve.errors import CallError, FullError
+
+if TYPE_CHECKING:
+    from serve.tracing import Tracer
 
 # Requests of one stream that are read before the first of them is answered. With more, one stream could fill the queue;
 # with fewer, the model would wait for the network.
@@ -30,14 +33,16 @@ Step = tuple[pb.ClassifyRequest, Pending] | CallError
 class Digits(DigitsServicer):
     """Reads digits."""
 
-    def __init__(self, service: DigitService, *, max_message_bytes: int) -> None:
+    def __init__(self, service: DigitService, tracer: Tracer | None, *, max_message_bytes: int) -> None:
         """Answer with a service.
 
         Args:
             service: the core.
+            tracer: makes traces of the requests; None for none.
             max_message_bytes: what GetModel tells callers of the transport's own limit.
         """
         self._service = service
+        self._tracer = tracer
         self._max_message_bytes = max_message_bytes
 
     def Classify(self, request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:
@@ -89,7 +94,8 @@ class Digits(DigitsServicer):
     def _submit(self, message: pb.ClassifyRequest, context: Context) -> Pending:
         remaining = context.time_remaining()  # hundreds of years where the caller set no deadline
         deadline = time.monotonic() + remaining if remaining < NO_DEADLINE else None
-        pending = self._service.submit(convert.request_of(message, deadline))
+        trace = None if self._tracer is None else self._tracer.begin(context.invocation_metadata())
+        pending = self._service.submit(convert.request_of(message, deadline, trace))
         if not context.add_callback(pending.cancel):  # the caller went while files were read
             pending.cancel()
         return pending

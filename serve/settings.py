@@ -8,8 +8,8 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from scanline.decode import MAX_PIXELS
 from scanline.settings import Settings
+from serve import sizing
 from serve.folder import Policy
 from serve.machine import cores
 
@@ -45,6 +45,11 @@ class ServeSettings(Settings):
         None, description="address for /metrics, /healthz and /readyz, HOST:PORT; without it, there are none"
     )
 
+    trace_endpoint: str | None = Field(
+        None, description="OpenTelemetry collector's gRPC port, http://HOST:PORT, that is sent traces; without it, none"
+    )
+    trace_share: float = Field(1.0, ge=0, le=1, description="share of requests traced where the caller does not say")
+
     max_batch_size: int = Field(64, ge=1, le=4096, description="most images in one run of the model")
     max_queue_delay: float = Field(
         0.0, ge=0, le=10, description="seconds that a batch which is not full waits for company"
@@ -53,16 +58,26 @@ class ServeSettings(Settings):
         4096, ge=1, description="most images that wait; beyond it callers are told to come back"
     )
     max_images: int = Field(1024, ge=1, description="most images in one call")
-    max_pixels: int = Field(MAX_PIXELS, ge=784, description="most pixels of an image file")
-    max_message_bytes: int = Field(16 * 2**20, ge=4096, le=2**31 - 1, description="most bytes in one message")
-    max_calls: int = Field(1024, ge=1, description="most calls that are under way or wait for a thread")
-    max_streams: int = Field(32, ge=1, description="most streams that are open at once")
+    max_pixels: int = Field(default_factory=sizing.max_pixels, ge=784, description="most pixels of an image file")
+    max_message_bytes: int = Field(
+        default_factory=sizing.max_message_bytes, ge=4096, le=2**31 - 1, description="most bytes in one message"
+    )
+    max_calls: int = Field(
+        default_factory=sizing.max_calls, ge=1, description="most calls that are under way or wait for a thread"
+    )
+    max_streams: int = Field(default_factory=sizing.max_streams, ge=1, description="most streams that are open at once")
 
     transport: Literal["auto", "loop", "threads"] = Field(
         "auto", description="loop: fast; threads: on gRPC's public API alone; auto: loop where this gRPC has it"
     )
     threads: int = Field(64, ge=2, le=1024, description="threads for streams and for reading image files")
-    instances: int = Field(default_factory=cores, ge=1, le=256, description="runs of the model at once; one a core")
+    workers: int = Field(1, ge=1, le=256, description="processes that share the port")
+    instances: int = Field(
+        default_factory=lambda given: max(1, cores() // given.get("workers", 1)),
+        ge=1,
+        le=256,
+        description="runs of the model at once in each process; all together one a core",
+    )
     model_threads: int = Field(1, ge=1, le=256, description="onnxruntime's threads in one run")
 
     keepalive: float = Field(60.0, ge=1, description="seconds without traffic after which a connection is probed")
@@ -85,6 +100,14 @@ class ServeSettings(Settings):
     @classmethod
     def _is_policy(cls, value: str) -> str:
         Policy.parse(value)
+        return value
+
+    @field_validator("trace_endpoint")
+    @classmethod
+    def _is_endpoint(cls, value: str | None) -> str | None:
+        scheme, _, address = (value or "").partition("://")
+        if value is not None and (scheme not in {"http", "https"} or _ADDRESS.fullmatch(address) is None):
+            raise ValueError("should be http://HOST:PORT, or https:// with TLS, such as http://127.0.0.1:4317")
         return value
 
     @model_validator(mode="after")

@@ -35,7 +35,7 @@ RETRIED: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTE
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
 # How long a client that no server has answered yet goes on trying, in seconds: the address may be wrong.
-FIRST_CONTACT: Final = 3.0
+FIRST_CONTACT: Final = 2.0
 PUSHBACK: Final = "grpc-retry-pushback-ms"
 
 Response = TypeVar("Response")
@@ -125,7 +125,10 @@ def translate(code: grpc.StatusCode, details: str, line: Connection) -> ServiceE
     name, target = code.name, line.target
     match code:
         case grpc.StatusCode.UNAVAILABLE:
-            return UnreachableError(f"no answer from {target}: {details}; is `scanline serve` running there?", name)
+            how = "with" if line.encrypted else "without"
+            return UnreachableError(
+                f"no answer from {target}: {details}; is `scanline serve` running there, {how} TLS?", name
+            )
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return SlowError(
                 f"{target} did not answer within {line.timeout:g} s; give it more time or fewer calls at once", name

@@ -104,6 +104,7 @@ class Connection:
     Attributes:
         target: the addresses, as they were given.
         addresses: each of them.
+        encrypted: whether TLS is used.
         timeout: the seconds that a call may take with all its attempts.
         reached: whether a server has ever answered.
         closed: set when the connection is closed.
@@ -129,6 +130,7 @@ class Connection:
             raise InputError("the token is empty or holds other characters than printable ASCII without spaces")
         self.target = target
         self.addresses = addresses_of(target)
+        self.encrypted = tls is not None
         self.timeout = timeout
         self.reached = False
         self.closed = threading.Event()

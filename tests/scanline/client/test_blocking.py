@@ -170,7 +170,7 @@ def test_no_server_is_said_in_plain_words() -> None:
         client.classify(samples.files()[0])
     assert error.value.code == "UNAVAILABLE"
     assert str(error.value).startswith("no answer from 127.0.0.1:1: ")
-    assert str(error.value).endswith("is `scanline serve` running there?")
+    assert str(error.value).endswith("is `scanline serve` running there, without TLS?")
 
 
 def test_the_client_knows_the_server_s_model(client: Client, reader: Reader) -> None:
