@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from scanline.settings import Settings
 from serve import sizing
 from serve.folder import Policy
-from serve.machine import cores
 
 _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):(\d{1,5})")
+
+
+def _each(default: Callable[[int], int]) -> Callable[[dict[str, Any]], int]:
+    """Make a default of what each of so many workers may have."""
+    return lambda given: default(given.get("workers", 1))
 
 
 class ServeSettings(Settings):
@@ -32,6 +37,7 @@ class ServeSettings(Settings):
         1.0, gt=0, le=3600, description="seconds between looks at a folder of versions for what is new in it"
     )
     listen: str = Field("127.0.0.1:50051", description="address to listen on, HOST:PORT; port 0 takes a free one")
+    workers: int = Field(1, ge=1, le=256, description="processes that share the port")
     tls_certificate: Path | None = Field(None, description="PEM file of the certificate to serve with TLS")
     tls_key: Path | None = Field(None, description="PEM file of its private key")
     tls_client_roots: Path | None = Field(
@@ -58,22 +64,30 @@ class ServeSettings(Settings):
         4096, ge=1, description="most images that wait; beyond it callers are told to come back"
     )
     max_images: int = Field(1024, ge=1, description="most images in one call")
-    max_pixels: int = Field(default_factory=sizing.max_pixels, ge=784, description="most pixels of an image file")
+    max_pixels: int = Field(
+        default_factory=_each(sizing.max_pixels), ge=784, description="most pixels of an image file"
+    )
     max_message_bytes: int = Field(
-        default_factory=sizing.max_message_bytes, ge=4096, le=2**31 - 1, description="most bytes in one message"
+        default_factory=_each(sizing.max_message_bytes),
+        ge=4096,
+        le=2**31 - 1,
+        description="most bytes in one message",
     )
     max_calls: int = Field(
-        default_factory=sizing.max_calls, ge=1, description="most calls that are under way or wait for a thread"
+        default_factory=_each(sizing.max_calls),
+        ge=1,
+        description="most calls that are under way or wait for a thread",
     )
-    max_streams: int = Field(default_factory=sizing.max_streams, ge=1, description="most streams that are open at once")
+    max_streams: int = Field(
+        default_factory=_each(sizing.max_streams), ge=1, description="most streams that are open at once"
+    )
 
     transport: Literal["auto", "loop", "threads"] = Field(
         "auto", description="loop: fast; threads: on gRPC's public API alone; auto: loop where this gRPC has it"
     )
     threads: int = Field(64, ge=2, le=1024, description="threads for streams and for reading image files")
-    workers: int = Field(1, ge=1, le=256, description="processes that share the port")
     instances: int = Field(
-        default_factory=lambda given: max(1, cores() // given.get("workers", 1)),
+        default_factory=_each(sizing.cores_each),
         ge=1,
         le=256,
         description="runs of the model at once in each process; all together one a core",

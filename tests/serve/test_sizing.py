@@ -39,3 +39,10 @@ def test_plenty_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = sizes(monkeypatch, 2**40, 2)
     assert (settings.max_message_bytes, settings.max_calls, settings.max_streams) == (16 * MIB, 1024, 32)
     assert settings.max_pixels == 50_000_000
+
+
+def test_several_workers_share_the_memory_and_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = sizes(monkeypatch, 512 * MIB, 2)
+    monkeypatch.setattr(sizing, "memory", lambda: 4 * 512 * MIB)
+    monkeypatch.setattr(sizing, "cores", lambda: 4 * 2)
+    assert ServeSettings(workers=4) == alone.model_copy(update={"workers": 4})
