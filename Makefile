@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint train export serve protos bench clean
+.PHONY: help demo dev test lint train export serve protos lock bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -49,10 +49,20 @@ export: $(VENV)/.dev ## turn a run into ONNX files: make export ARGS='runs/first
 serve: $(VENV)/.base ## serve over gRPC: make serve ARGS='--listen 0.0.0.0:50051'
 	@$(BIN)/scanline serve $(ARGS)
 
-protos: $(VENV)/.dev ## generate the stubs in scanline/v1 again
+protos: $(VENV)/.dev ## generate the stubs in scanline/v1 and scanline/inference again
 	@$(BIN)/python -m grpc_tools.protoc -I protos --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. \
 		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-		protos/scanline/v1/digits.proto
+		$$(find protos -name '*.proto')
+
+# Every package that an image holds, with the hashes of its files for every platform. The CPU build of torch is not in the
+# package index: make lock TORCH_CPU=FOLDER_OR_PAGE says where its wheel is.
+LOCK := $(BIN)/uv pip compile --quiet --no-header --no-annotate --generate-hashes --constraint constraints.txt --python-version 3.11
+lock: $(VENV)/.dev ## pin the images' packages by hash again, after a change of pyproject.toml or constraints.txt
+	@$(LOCK) --universal --output-file deploy/lock/base.txt pyproject.toml
+	@echo hatchling | $(LOCK) --universal --output-file deploy/lock/build.txt -
+	@$(LOCK) --universal --output-file deploy/lock/train-cuda.txt --extra train --extra export pyproject.toml
+	@$(LOCK) --python-platform x86_64-manylinux_2_28 --find-links $(TORCH_CPU) --output-file deploy/lock/train-cpu.txt \
+		--extra train --extra export pyproject.toml
 
 bench: $(VENV)/.dev ## measure what is claimed about speed
 	@$(BIN)/python -m benchmarks.export.speed

@@ -61,7 +61,7 @@ def blank_card(checkpoint: Checkpoint) -> ModelCard:
         accuracy=figures.accuracy,
         accuracy_method=figures.accuracy_method,
         temperature=figures.temperature,
-        reject={},
+        reject=figures.reject,
         verification={},
         producer={
             "scanline": __version__,

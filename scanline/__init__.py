@@ -1,4 +1,4 @@
-"""Reads handwritten digits: in this process with `Reader`, from a server with `Client`.
+"""Reads handwritten digits: in this process with `Reader`, from servers with `Client` or `AsyncClient`.
 
 Importing the package loads nothing but the standard library; numpy, onnxruntime, grpc and Pillow come with the first
 name that needs them.
@@ -10,10 +10,20 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from scanline.errors import InputError, ModelError, ScanlineError, ServiceError
+from scanline.errors import (
+    AccessError,
+    BusyError,
+    ClosedError,
+    InputError,
+    ModelError,
+    ScanlineError,
+    ServiceError,
+    SlowError,
+    UnreachableError,
+)
 
 if TYPE_CHECKING:
-    from scanline.client import Client
+    from scanline.client import AsyncClient, Client, Tls
     from scanline.contract import ModelCard
     from scanline.prediction import Prediction, RejectReason
     from scanline.reader import Reader
@@ -24,7 +34,11 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccessError",
+    "AsyncClient",
+    "BusyError",
     "Client",
+    "ClosedError",
     "InputError",
     "ModelCard",
     "ModelError",
@@ -33,15 +47,20 @@ __all__ = [
     "RejectReason",
     "ScanlineError",
     "ServiceError",
+    "SlowError",
+    "Tls",
+    "UnreachableError",
     "__version__",
 ]
 
 _LATE = {
+    "AsyncClient": "scanline.client",
     "Client": "scanline.client",
     "ModelCard": "scanline.contract",
     "Prediction": "scanline.prediction",
     "Reader": "scanline.reader",
     "RejectReason": "scanline.prediction",
+    "Tls": "scanline.client",
 }
 
 

@@ -6,6 +6,11 @@
     ├── GateError                 a check refused to let a result out
     ├── DivergenceError           a training run's loss is no longer a finite number
     ├── ServiceError              a server refused a call or could not be reached
+    │   ├── UnreachableError      no server answers there
+    │   ├── SlowError             the deadline passed
+    │   ├── BusyError             the server was full until the deadline
+    │   └── AccessError           the token is missing or wrong
+    ├── ClosedError               a client was used after it was closed
     ├── UsageError                wrong use or configuration                        exit 2
     │   └── MissingExtraError     a command needs an extra that is not installed
     └── StartError                the server could not start                        exit 3
@@ -49,6 +54,29 @@ class ServiceError(ScanlineError):
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class UnreachableError(ServiceError):
+    """No server answers at the address, or the connection broke and did not come back before the deadline."""
+
+
+class SlowError(ServiceError):
+    """The deadline passed before the answer was there."""
+
+
+class BusyError(ServiceError):
+    """The server was full until the deadline; the same call will do later."""
+
+
+class AccessError(ServiceError):
+    """The server wants a token, or another one than was given."""
+
+
+class ClosedError(ScanlineError):
+    """A client was used after it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__("the client is closed; make another one, or close it later")
 
 
 class UsageError(ScanlineError):

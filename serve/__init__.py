@@ -4,18 +4,30 @@ settings.py     every option, declared once
 machine.py      how many cores and how much memory this process may use
 errors.py       what the core refuses
 batcher.py      gathers what callers ask at the same time; knows a callable and a clock, nothing of models
+folder.py       the versions of the model in a folder, and which of them are served
+version.py      one of them, open
+repository.py   all of them, replaced while calls go on
 core.py         the service: images in, answers out; knows nothing of gRPC
 statistics.py   what each model has done, counted
 convert.py      messages to arrays and back
 servicers.py    the RPCs, thin
+oip/            the Open Inference Protocol: the same core in its messages
+stream.py       streams of requests, answered in order
 deferred.py     an RPC in two halves, for a transport that does not wait
 status.py       the one place where errors become gRPC status codes
 calls.py        what happens around every call: request id, count, log line
+credentials.py  TLS and tokens, read again when their files change
 interceptor.py  puts that around the handlers
 threads.py      the plain transport: grpc.server
 loop.py         the fast transport: the gRPC core's events
 loop_call.py    a call as the fast transport sees it
-lifecycle.py    start, health, signals, stop
+tracing.py      OpenTelemetry, an extra
+metrics.py      the port for operators: Prometheus, health
+pipes.py        how the processes of one server ask each other
+worker.py       one of several processes on one port
+supervisor.py   what keeps them, and counts and tells them as one
+signals.py      what asks for the stop
+lifecycle.py    start, health, stop
 logs.py         log lines for people or programs
 command.py      `scanline serve`
 """

@@ -11,6 +11,8 @@ leader/followers pattern: Schmidt et al., Pattern-Oriented Software Architecture
 
 A request larger than a batch goes through in pieces, each of which goes to the end of the queue after the last, so that
 small requests pass between them.
+
+Requests may want different models: a batch holds those of one, the oldest request's.
 """
 
 from __future__ import annotations
@@ -44,9 +46,10 @@ class Ticket:
     """
 
     __slots__ = ("begun_at", "deadline", "done", "ended_at", "error", "listener", "missing", "outputs", "queued_at",
-                 "rows", "taken", "wake")  # fmt: skip
+                 "rows", "run", "taken", "wake")  # fmt: skip
 
-    def __init__(self, rows: Array, deadline: float | None, queued_at: float) -> None:
+    def __init__(self, run: Run, rows: Array, deadline: float | None, queued_at: float) -> None:
+        self.run = run
         self.rows = rows
         self.deadline = deadline
         self.queued_at = self.begun_at = self.ended_at = queued_at
@@ -64,11 +67,10 @@ Piece = tuple[Ticket, int, int]  # rows start to stop of a ticket
 
 
 class Batcher:
-    """Runs callers' rows through `run` in batches, each caller getting the outputs of its own rows."""
+    """Runs callers' rows through models in batches, each caller getting the outputs of its own rows."""
 
     def __init__(
         self,
-        run: Run,
         *,
         max_batch_size: int,
         max_queue_images: int,
@@ -79,14 +81,12 @@ class Batcher:
         """Start the worker threads.
 
         Args:
-            run: gives an output row for each input row, whatever else is in the batch; called from several threads.
             max_batch_size: the most rows in one run.
             max_queue_images: the most rows that wait.
             max_queue_delay: how long a batch that is not full waits for company, in seconds.
             instances: how many runs may be under way at once.
             clock: gives the time that deadlines are measured in, in seconds.
         """
-        self._run = run
         self._max_batch_size = max_batch_size
         self._max_queue_images = max_queue_images
         self._max_queue_delay = max_queue_delay
@@ -111,10 +111,10 @@ class Batcher:
         """How many rows wait to be run."""
         return self._waiting
 
-    @property
-    def pending(self) -> int:
-        """How many requests have rows that wait to be run."""
-        return len(self._queue)
+    def pending(self, run: Run) -> int:
+        """Count the requests for a model that have rows which wait to be run."""
+        with self._lock:
+            return sum(ticket.run == run for ticket in self._queue)
 
     def close(self) -> None:
         """Refuse what is waiting and what comes, and end the worker threads once their runs are done."""
@@ -127,10 +127,12 @@ class Batcher:
         for worker in self._workers:
             worker.join()
 
-    def submit(self, rows: Array, deadline: float | None = None) -> Ticket:
+    def submit(self, run: Run, rows: Array, deadline: float | None = None) -> Ticket:
         """Queue rows, float32 [n, ...] with n at least 1. It is `result` that waits for their outputs.
 
         Args:
+            run: gives an output row for each input row, whatever else is in the batch; called from several threads.
+                Requests whose `run` is equal share batches.
             rows: the input.
             deadline: the clock's time after which nobody wants the outputs.
 
@@ -138,7 +140,7 @@ class Batcher:
             FullError: more rows are waiting than may.
             StoppingError: the batcher is closed.
         """
-        ticket = Ticket(rows, deadline, self._clock())
+        ticket = Ticket(run, rows, deadline, self._clock())
         with self._lock:
             if self._closed:
                 raise StoppingError("the server is stopping")
@@ -243,6 +245,7 @@ class Batcher:
         ticket.wake.release()
         if ticket.listener is not None:
             self._finished.append(ticket.listener)
+            ticket.listener = None  # it holds the call, which holds the ticket: a circle would outlive the call
 
     def _claim(self) -> bool:
         """Take a free run if something waits. Lock held."""
@@ -266,12 +269,16 @@ class Batcher:
         if self._max_queue_delay:
             self._wait_for_company()
         batch: list[Piece] = []
+        others: list[Ticket] = []  # that want another model
         space = self._max_batch_size
         now = self._clock()
         while self._queue and space:
             ticket = self._queue.popleft()
             if ticket.deadline is not None and ticket.deadline <= now:
                 self._finish(ticket, ExpiredError(EXPIRED))
+                continue
+            if batch and ticket.run != batch[0][0].run:
+                others.append(ticket)
                 continue
             start, stop = ticket.taken, min(len(ticket.rows), ticket.taken + space)
             batch.append((ticket, start, stop))
@@ -282,6 +289,7 @@ class Batcher:
             space -= stop - start
             if stop < len(ticket.rows):
                 self._queue.append(ticket)
+        self._queue.extendleft(reversed(others))
         return batch
 
     def _wait_for_company(self) -> None:
@@ -296,9 +304,10 @@ class Batcher:
         try:
             if len(batch) == 1:
                 ticket, start, stop = batch[0]
-                outputs = self._run(ticket.rows[start:stop])
+                outputs = ticket.run(ticket.rows[start:stop])
             else:
-                outputs = self._run(np.concatenate([ticket.rows[start:stop] for ticket, start, stop in batch]))
+                run = batch[0][0].run
+                outputs = run(np.concatenate([ticket.rows[start:stop] for ticket, start, stop in batch]))
         except Exception as error:  # noqa: BLE001 - whatever a model raises is the answer of its callers, not our end
             if len(batch) > 1:
                 for piece in batch:

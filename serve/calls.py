@@ -34,8 +34,13 @@ class Context(Protocol):
 class Calls:
     """The calls that are under way."""
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, check: Callable[[status.Metadata], None] | None) -> None:
+        """Begin with none.
+
+        Args:
+            check: raises UnauthenticatedError for the metadata of a call that may not come in; None lets all in.
+        """
+        self.check = check
         self._changed = threading.Condition()
         self._under_way = 0
         self._rested = True
@@ -101,9 +106,12 @@ class Call:
 
         Raises:
             StoppingError: the server is stopping.
+            UnauthenticatedError: it brings no token, and tokens are asked for.
         """
         if self._calls.refusing:
             raise StoppingError("the server is stopping; try another")
+        if self._calls.check is not None:
+            self._calls.check(self._context.invocation_metadata())
 
     def succeed(self) -> None:
         """Log that it was answered."""

@@ -7,9 +7,9 @@ import sys
 
 from scanline.console import out
 from serve import logs
-from serve.lifecycle import Server, stop_on_signals
 from serve.machine import share_memory_pools
 from serve.settings import ServeSettings as Settings
+from serve.signals import stop_on_signals
 
 
 def run(settings: Settings) -> int:
@@ -18,10 +18,14 @@ def run(settings: Settings) -> int:
         for name, value in settings.model_dump(exclude={"print_settings"}).items():
             out.print(f"SCANLINE_{name.upper()}={'' if value is None else value}", markup=False)
         return 0
-    share_memory_pools()
     logs.configure(settings.log_level, settings.log_format)
+    if settings.workers > 1:
+        return _supervise(settings)
+    from serve.lifecycle import Server  # brings gRPC and onnxruntime, which a supervisor does without
+
+    share_memory_pools()
     server = Server(settings)
-    restore = stop_on_signals(server)
+    restore = stop_on_signals(server.ask_to_stop)
     try:
         server.start()
         closed = server.run_until_stopped()
@@ -30,4 +34,17 @@ def run(settings: Settings) -> int:
     if not closed:
         sys.stderr.flush()
         os._exit(0)  # Python itself would wait for the threads that never end
+    return 0
+
+
+def _supervise(settings: Settings) -> int:
+    from serve.supervisor import Supervisor
+
+    supervisor = Supervisor(settings)
+    restore = stop_on_signals(supervisor.ask_to_stop)
+    try:
+        supervisor.start()
+        supervisor.run_until_stopped()
+    finally:
+        restore()
     return 0

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scanline.contract import COLUMNS, IMAGE_BYTES, METADATA_PREFIX, ROWS, ModelCard
+from scanline.contract import COLUMNS, IMAGE_BYTES, METADATA_PREFIX, ROWS
 from scanline.prediction import RejectReason
 from scanline.v1 import digits_pb2 as pb
-from serve.core import Answers, Request
+from serve.core import Answers, Request, Trace
 from serve.errors import BadRequestError
+from serve.version import Version
 
 REASONS: Final = {reason: pb.RejectReason.Value(f"REJECT_REASON_{reason.name}") for reason in RejectReason}
 
 
-def request_of(message: pb.ClassifyRequest, deadline: float | None) -> Request:
+def request_of(message: pb.ClassifyRequest, deadline: float | None, trace: Trace | None) -> Request:
     """Turn a message into the core's request.
 
     Raises:
@@ -25,20 +27,15 @@ def request_of(message: pb.ClassifyRequest, deadline: float | None) -> Request:
     form = message.WhichOneof("images")
     if form is None:
         raise BadRequestError(f"the call has no images: set `pixels` ({IMAGE_BYTES} bytes an image) or `files`")
-    pixels = None
+    images: NDArray[np.uint8] | Sequence[bytes] = message.files.files
     if form == "pixels":
         if len(message.pixels) % IMAGE_BYTES:
             raise BadRequestError(
                 f"`pixels` has {len(message.pixels)} bytes, expected a multiple of {IMAGE_BYTES}: "
                 f"{ROWS} rows of {COLUMNS} uint8 pixels an image"
             )
-        pixels = np.frombuffer(message.pixels, np.uint8).reshape(-1, ROWS, COLUMNS)
-    return Request(
-        pixels=pixels,
-        files=message.files.files,
-        version=message.model_version,
-        deadline=deadline,
-    )
+        images = np.frombuffer(message.pixels, np.uint8).reshape(-1, ROWS, COLUMNS)
+    return Request(images=images, version=message.model_version, deadline=deadline, trace=trace)
 
 
 def response_of(answers: Answers, version: str, *, probabilities: bool) -> pb.ClassifyResponse:
@@ -84,10 +81,11 @@ def row_answer_of(probabilities: NDArray[np.float32], rows_seen: int) -> pb.Clas
     )
 
 
-def model_of(version: str, card: ModelCard, *, max_images: int, max_message_bytes: int) -> pb.GetModelResponse:
-    """Turn a model's version and card, and the server's limits, into a message."""
+def model_of(version: Version, *, max_images: int, max_message_bytes: int) -> pb.GetModelResponse:
+    """Turn a version of the model, and the server's limits, into a message."""
     return pb.GetModelResponse(
-        model_version=version,
-        card={key.removeprefix(METADATA_PREFIX): value for key, value in card.to_metadata().items()},
+        model_version=version.name,
+        card={key.removeprefix(METADATA_PREFIX): value for key, value in version.card.to_metadata().items()},
         limits=pb.Limits(max_images=max_images, max_message_bytes=max_message_bytes),
+        file=version.model.version,
     )

@@ -10,36 +10,49 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scanline import reject
-from scanline.contract import CLASSES, COLUMNS, ROWS, ModelCard, to_network
+from scanline.contract import CLASSES, COLUMNS, ROWS, to_network
 from scanline.errors import InputError
-from scanline.model import Model, StepModel
+from scanline.model import STEP_FILE, StepModel
 from scanline.prediction import RejectReason, softmax
 from scanline.preprocess import steps
 from serve.batcher import Batcher, Ticket
-from serve.errors import BadRequestError, CallError, ExpiredError, NotAvailableError, UnknownVersionError
-from serve.statistics import FILES_MODEL, ROWS_MODEL, ModelCounter, Statistics
+from serve.errors import BadRequestError, CallError, ExpiredError, NotAvailableError
+from serve.repository import CURRENT, Repository
+from serve.statistics import FILES_MODEL, ROWS_MODEL, ModelKey, Statistics, Times
+from serve.version import LOGITS, PROBABILITIES, REASON, REASONS, Version
+
+
+class Trace(Protocol):
+    """What is told of a request once it is over: serve/tracing.py."""
+
+    def answered(self, model: ModelKey, images: int, times: Times) -> None:
+        """Tell that a model answered it."""
+
+    def failed(self, model: ModelKey, error: CallError, came: float) -> None:
+        """Tell that it failed, just now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A call's images, in one of two forms, and what is wanted of them.
+    """A call's images, in one of three forms, and what is wanted of them.
 
     Attributes:
-        pixels: uint8 [n, 28, 28], 0 background to 255 ink, in the network's form; None where there are files.
-        files: the bytes of image files.
+        images: in the network's form, uint8 [n, 28, 28], 0 background to 255 ink, or float32 of the same shape, 0 to 1;
+            or the bytes of image files.
         version: the model version to use; empty for the current one.
         deadline: the time.monotonic() after which nobody wants the answer.
+        trace: what is told of it, if anything.
     """
 
-    pixels: NDArray[np.uint8] | None = None
-    files: Sequence[bytes] = ()
-    version: str = ""
+    images: NDArray[Any] | Sequence[bytes]
+    version: str = CURRENT
     deadline: float | None = None
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +72,33 @@ class Answers:
     errors: Sequence[str | None]
 
 
+# How far a value may be from 0 to 1 before the image can't be meant so: what resampling makes of an edge.
+SLACK: Final = 0.01
+
+
 @dataclass(frozen=True, slots=True)
 class Images:
     """A call's images, ready for the network.
 
     Attributes:
-        pixels: uint8 [k, 28, 28], of the k images that could be read.
+        rows: float32 [k, 28, 28], 0 to 1, of the k images that could be read.
         reasons: for each of the k why its file shows no single digit, or None; empty where they were no files.
         errors: for each image of the call what is wrong with it, or None.
     """
 
-    pixels: NDArray[np.uint8]
+    rows: NDArray[np.float32]
     reasons: Sequence[RejectReason | None]
     errors: Sequence[str | None]
 
 
 class Pending:
-    """A call that is queued."""
+    """A call that is queued.
 
-    __slots__ = ("_batcher", "_came", "_card", "_counter", "_images", "_ticket")
+    Attributes:
+        version: the version of the model that answers it.
+    """
+
+    __slots__ = ("_batcher", "_came", "_images", "_model", "_ticket", "_trace", "version")
 
     def __init__(
         self,
@@ -85,20 +106,22 @@ class Pending:
         ticket: Ticket | None,
         images: Images,
         *,
-        card: ModelCard,
-        counter: ModelCounter,
+        version: Version,
+        model: str,
         came: float,
+        trace: Trace | None,
     ) -> None:
-        """Hold the images, the ticket of those that could be read, None if there are none, and their model's card.
+        """Hold the images and the ticket of those that could be read, None if there are none.
 
-        When the call came is what its time is counted from.
+        It is counted as a request to that model, and its time from when it came.
         """
         self._batcher = batcher
         self._ticket = ticket
         self._images = images
-        self._card = card
-        self._counter = counter
+        self.version = version
+        self._model = model
         self._came = came
+        self._trace = trace
 
     def cancel(self) -> None:
         """Drop the call: its caller has gone."""
@@ -114,27 +137,19 @@ class Pending:
         ticket = self._ticket
         if ticket is None:
             now = time.monotonic()
-            self._counter.succeeded(0, came=self._came, queued=now, begun=now, ended=now, had=now)
+            self._count(0, Times(self._came, now, now, now, now))
             none = np.empty((0, CLASSES), np.float32)
             return Answers(none, none, (), self._images.errors)
         try:
-            logits = self._batcher.result(ticket)
+            outputs = self._batcher.result(ticket)
         except CallError as error:
-            self._counter.failed(error, time.monotonic() - self._came)
+            _count_failure(self.version, self._model, error, self._came, self._trace)
             raise
-        reasons = reject.reasons(self._images.pixels, logits, self._card, self._images.reasons)
-        for reason in reasons:
-            if reason is not None:
-                self._counter.rejected(reason)
-        answers = Answers(logits, softmax(logits, self._card.temperature), reasons, self._images.errors)
-        self._counter.succeeded(
-            len(logits),
-            came=self._came,
-            queued=ticket.queued_at,
-            begun=ticket.begun_at,
-            ended=ticket.ended_at,
-            had=time.monotonic(),
+        answers = Answers(
+            outputs[:, LOGITS], outputs[:, PROBABILITIES], self._reasons(outputs[:, REASON]), self._images.errors
         )
+        times = Times(self._came, ticket.queued_at, ticket.begun_at, ticket.ended_at, time.monotonic())
+        self._count(len(outputs), times)
         return answers
 
     def when_done(self, listener: Callable[[], None]) -> None:
@@ -143,6 +158,27 @@ class Pending:
             listener()
         else:
             self._batcher.when_done(self._ticket, listener)
+
+    def _reasons(self, found: NDArray[np.float32]) -> list[RejectReason | None]:
+        """Give each image's reason to be rejected, the file's own before what the network's input and answer show."""
+        reasons = [REASONS[int(index)] for index in found.tolist()]
+        if self._images.reasons:
+            reasons = [own or other for own, other in zip(self._images.reasons, reasons, strict=True)]
+        for reason in reasons:
+            if reason is not None:
+                self.version.counters[self._model].rejected(reason)
+        return reasons
+
+    def _count(self, images: int, times: Times) -> None:
+        self.version.counters[self._model].succeeded(images, times)
+        if self._trace is not None:
+            self._trace.answered((self._model, self.version.name), images, times)
+
+
+def _count_failure(version: Version, model: str, error: CallError, came: float, trace: Trace | None) -> None:
+    version.counters[model].failed(error, time.monotonic() - came)
+    if trace is not None:
+        trace.failed((model, version.name), error, came)
 
 
 class RowReader:
@@ -170,12 +206,11 @@ class RowReader:
 
 
 class DigitService:
-    """Answers calls with one model."""
+    """Answers calls with the versions of the model."""
 
     def __init__(
         self,
-        model: Model,
-        steps: StepModel | None,
+        repository: Repository,
         statistics: Statistics,
         *,
         max_images: int,
@@ -185,12 +220,11 @@ class DigitService:
         max_queue_delay: float,
         instances: int,
     ) -> None:
-        """Serve a model.
+        """Serve what a repository holds.
 
         Args:
-            model: the opened model.
-            steps: the same network one row at a time, if there is one.
-            statistics: where what the model does is counted.
+            repository: the versions of the model.
+            statistics: where it is told how many requests wait.
             max_images: the most images in one call.
             max_pixels: the most pixels of an image file.
             max_batch_size: the most images in one run of the model.
@@ -198,35 +232,32 @@ class DigitService:
             max_queue_delay: how long a batch that is not full waits for company, in seconds.
             instances: how many runs may be under way at once.
         """
-        self._model = model
-        self._steps = steps
+        self._repository = repository
         self._max_images = max_images
         self._max_pixels = max_pixels
         # A large picture takes three bytes a pixel while it is read: no more at once than there are cores for it.
         self._decoding = threading.BoundedSemaphore(instances)
         self._batcher = Batcher(
-            self._run,
             max_batch_size=max_batch_size,
             max_queue_images=max_queue_images,
             max_queue_delay=max_queue_delay,
             instances=instances,
         )
-        self._counters = {name: statistics.of(name, model.version) for name in (ROWS_MODEL, FILES_MODEL)}
-        self._counters[ROWS_MODEL].pending = lambda: self._batcher.pending
-
-    @property
-    def version(self) -> str:
-        """The version of the model that answers."""
-        return self._model.version
+        statistics.pending = self._pending
 
     @property
     def max_images(self) -> int:
         """The most images in one call."""
         return self._max_images
 
-    def warm_up(self) -> None:
-        """Run the model once, so that the first caller does not wait for its memory."""
-        self._model.run(np.zeros((1, ROWS, COLUMNS), np.float32))
+    def version(self, name: str = CURRENT) -> Version:
+        """Give a version of the model; without a name the highest.
+
+        Raises:
+            NotFoundError: there is no such version.
+            NotReadyError: there is, but it is not served.
+        """
+        return self._repository.get(name)
 
     def work(self) -> bool:
         """Run one batch if something waits and a run is free; say whether more waits, which is then the caller's."""
@@ -236,63 +267,61 @@ class DigitService:
         """Refuse what is waiting and what comes."""
         self._batcher.close()
 
-    def describe(self, version: str = "") -> tuple[str, ModelCard]:
-        """Give the version and the card of a loaded model; an empty version means the current one.
-
-        Raises:
-            UnknownVersionError: that version is not loaded.
-        """
-        self._check_version(version)
-        return self._model.version, self._model.card
-
     def submit(self, request: Request) -> Pending:
         """Check a call, read its files, and queue it. A file that can't be read is an error on its own prediction.
 
         Raises:
             BadRequestError: there is no image, or there are too many.
-            UnknownVersionError: the version that it asks for is not loaded.
+            NotFoundError: the version that it asks for does not exist.
+            NotReadyError: it does, but is not served.
             ExpiredError: the deadline passed while files were read.
             FullError: too much is waiting.
             StoppingError: the server is stopping.
         """
         came = time.monotonic()
-        self._check_version(request.version)
-        counter = self._counters[FILES_MODEL if request.pixels is None else ROWS_MODEL]
+        version = self._repository.get(request.version)
+        model = ROWS_MODEL if isinstance(request.images, np.ndarray) else FILES_MODEL
         try:
-            ticket, images = self._queue(request)
+            images = self._ready(request)
+            ticket = self._batcher.submit(version.run, images.rows, request.deadline) if len(images.rows) else None
         except CallError as error:
-            counter.failed(error, time.monotonic() - came)
+            _count_failure(version, model, error, came, request.trace)
             raise
-        return Pending(self._batcher, ticket, images, card=self._model.card, counter=counter, came=came)
+        return Pending(self._batcher, ticket, images, version=version, model=model, came=came, trace=request.trace)
 
     def begin_rows(self) -> RowReader:
         """Begin an image that comes row by row.
 
         Raises:
+            NotReadyError: no version is served.
             NotAvailableError: the model can't be run row by row.
         """
-        if self._steps is None:
-            raise NotAvailableError(
-                f"the model {self._model.path.name} can't be run row by row: there is no digits.step.onnx beside it"
-            )
-        return RowReader(self._steps, self._model.card.temperature)
+        version = self._repository.get()
+        if version.steps is None:
+            name = version.model.path.name
+            raise NotAvailableError(f"the model {name} can't be run row by row: there is no {STEP_FILE} beside it")
+        return RowReader(version.steps, version.card.temperature)
 
-    def _queue(self, request: Request) -> tuple[Ticket | None, Images]:
-        """Queue what can be read of a call; give the ticket and the images."""
-        count = len(request.files) if request.pixels is None else len(request.pixels)
-        if not 1 <= count <= self._max_images:
-            raise BadRequestError(f"the call has {count} images, expected 1 to {self._max_images}")
-        images = self._read_files(request) if request.pixels is None else Images(request.pixels, (), [None] * count)
-        rows = to_network(images.pixels)
-        return self._batcher.submit(rows, request.deadline) if len(rows) else None, images
+    def _ready(self, request: Request) -> Images:
+        """Make a call's images ready for the network."""
+        images = request.images
+        if not 1 <= len(images) <= self._max_images:
+            raise BadRequestError(f"the call has {len(images)} images, expected 1 to {self._max_images}")
+        if not isinstance(images, np.ndarray):
+            return self._read(images, request.deadline)
+        if images.dtype == np.uint8:
+            return Images(to_network(images), (), [None] * len(images))
+        if images.min() >= 0 and images.max() <= 1:
+            return Images(images, (), [None] * len(images))
+        return _tamed(images)
 
-    def _read_files(self, request: Request) -> Images:
+    def _read(self, files: Sequence[bytes], deadline: float | None) -> Images:
         readable: list[NDArray[np.uint8]] = []
         reasons: list[RejectReason | None] = []
         errors: list[str | None] = []
-        for file in request.files:
-            if request.deadline is not None and request.deadline <= time.monotonic():
-                raise ExpiredError(f"the deadline passed with {len(errors)} of {len(request.files)} files read")
+        for file in files:
+            if deadline is not None and deadline <= time.monotonic():
+                raise ExpiredError(f"the deadline passed with {len(errors)} of {len(files)} files read")
             try:
                 with self._decoding:
                     taken = steps(file, self._max_pixels)
@@ -302,15 +331,20 @@ class DigitService:
             except InputError as error:
                 errors.append(str(error))
         pixels = np.stack(readable) if readable else np.empty((0, ROWS, COLUMNS), np.uint8)
-        return Images(pixels, reasons, errors)
+        return Images(to_network(pixels), reasons, errors)
 
-    def _run(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        started = time.monotonic()
-        logits = self._model.run(rows)
-        self._counters[ROWS_MODEL].ran(len(rows), time.monotonic() - started)
-        return logits
+    def _pending(self) -> dict[ModelKey, int]:
+        versions = self._repository.served()
+        return {(ROWS_MODEL, version.name): self._batcher.pending(version.run) for version in versions}
 
-    def _check_version(self, version: str) -> None:
-        if version not in {"", self._model.version}:
-            # cut, since it comes from outside and goes into a header and the log
-            raise UnknownVersionError(f"model version {version[:64]!r} is not loaded; {self._model.version!r} is")
+
+def _tamed(images: NDArray[np.float32]) -> Images:
+    """Take images, float32 [n, 28, 28], of which some have values beyond 0 to 1, or NaN: load generators send any bits.
+
+    The network sees the nearest values that are allowed, so that whatever was sent has finite answers; and they are
+    rejected.
+    """
+    flat = images.reshape(len(images), -1)
+    fits = np.all((flat > -SLACK) & (flat < 1 + SLACK), axis=1)
+    reasons = [None if fit else RejectReason.NOT_A_DIGIT for fit in fits.tolist()]
+    return Images(np.clip(np.nan_to_num(images), 0, 1), reasons, [None] * len(images))

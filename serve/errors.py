@@ -2,8 +2,11 @@
 
     CallError                 a call can't be answered
     ├── BadRequestError       it asks for something that makes no sense
-    ├── UnknownVersionError   it asks for a model version that is not loaded
-    ├── NotAvailableError     this model can't do what it asks for
+    ├── UnauthenticatedError  it brings no token that is known here
+    ├── DisallowedError       it asks for something that is switched off
+    ├── NotFoundError         it asks for a model, or a version of it, that does not exist
+    ├── NotReadyError         it asks for one that exists and is not served
+    ├── NotAvailableError     this model, or this server as it is set, can't do what it asks for
     ├── FullError             the server holds as much as it may; later it will do
     ├── ExpiredError          its deadline has passed
     ├── CancelledError        its caller has gone
@@ -26,12 +29,24 @@ class BadRequestError(CallError):
     """A call asks for something that makes no sense."""
 
 
-class UnknownVersionError(CallError):
-    """A call asks for a model version that is not loaded."""
+class UnauthenticatedError(CallError):
+    """A call brings no token that is known here."""
+
+
+class DisallowedError(CallError):
+    """A call asks for something that is switched off."""
+
+
+class NotFoundError(CallError):
+    """A call asks for a model, or a version of it, that does not exist."""
+
+
+class NotReadyError(CallError):
+    """A call asks for a model, or a version of it, that exists and is not served."""
 
 
 class NotAvailableError(CallError):
-    """The model that is loaded can't do what a call asks for."""
+    """The model that is loaded, or the server as it is set, can't do what a call asks for."""
 
 
 class FullError(CallError):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Callable
-from types import FrameType
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import grpc
@@ -14,23 +12,31 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from scanline.errors import ModelError, StartError
-from scanline.model import STEP_FILE, Model, StepModel
+from scanline.errors import MissingExtraError, ModelError, StartError
+from scanline.inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from scanline.v1.digits_pb2_grpc import add_DigitsServicer_to_server
+from serve import servicers
 from serve.calls import Calls
 from serve.core import DigitService
+from serve.credentials import Certificates, Tokens
+from serve.deferred import Deferred
+from serve.folder import Policy
 from serve.interceptor import CallInterceptor
-from serve.machine import return_memory
-from serve.servicers import SERVICE, Digits
+from serve.machine import memory, return_memory
+from serve.oip import servicer as oip
+from serve.repository import Repository
 from serve.settings import ServeSettings
 from serve.statistics import Statistics
 from serve.threads import ThreadServer
 
 if TYPE_CHECKING:
     from serve.metrics import MetricsServer
+    from serve.tracing import Tracer
 
 # How long the connections may take to close when there is nothing left to wait for, in seconds.
 CLOSE_TIMEOUT: Final = 5.0
+# Settings whose defaults follow the machine: the log says how they stand.
+CHOSEN: Final = {"instances", "max_message_bytes", "max_calls", "max_streams", "max_pixels"}
 
 log = structlog.get_logger("scanline.server")
 
@@ -38,8 +44,8 @@ log = structlog.get_logger("scanline.server")
 class Transport(Protocol):
     """What carries calls to the servicers and answers back."""
 
-    def bind(self, address: str) -> int:
-        """Listen on an address, ``host:port``, and give the port; 0 if it can't be had."""
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        """Listen on ``host:port``, with TLS if there are credentials, and give the port; 0 if it can't be had."""
 
     def start(self) -> None:
         """Begin to answer."""
@@ -55,26 +61,46 @@ class Server:
         address: where it listens, ``host:port``; the port is the real one where the settings say 0.
         metrics_address: where it answers operators; None where it does not.
         statistics: what it has done so far.
+        repository: the versions of the model.
+        inference: the servicer of the Open Inference Protocol, whose `admin` several processes share.
     """
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, worker: int | None = None) -> None:
         """Load the model and bind the port. Nothing is answered before `start`.
 
+        Args:
+            settings: what to serve, and how.
+            worker: the number of this process if several share the port; None for one that has it alone.
+
         Raises:
-            StartError: there is no model, it can't be used, or the port can't be had.
+            StartError: there is no model, it can't be used, or a port or the files of credentials can't be had.
         """
         self._settings = settings
+        self._worker = worker
         self._stop_asked = threading.Event()
         self._stop_forced = threading.Event()
         self._is_ready = threading.Event()
-        self._calls = Calls()
         self.statistics = Statistics()
+        self._certificates, self._tokens = self._read_credentials()
+        self._calls = Calls(None if self._tokens is None else self._tokens.check)
         self.statistics.in_flight = lambda: self._calls.under_way
         # In its non-blocking form Watch waits for its message to be sent while it holds a lock that gRPC's only thread
         # wants when another watcher goes: both wait for ever. The loop transport calls it in a form of its own.
         self._health = health.HealthServicer(experimental_non_blocking=False)
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._service = _load(settings, self.statistics)
+        self.repository = _load(settings, self.statistics)
+        self._service = DigitService(
+            self.repository,
+            self.statistics,
+            max_images=settings.max_images,
+            max_pixels=settings.max_pixels,
+            max_batch_size=settings.max_batch_size,
+            max_queue_images=settings.max_queue_images,
+            max_queue_delay=settings.max_queue_delay,
+            instances=settings.instances,
+        )
+        self._tracer = _tracer(settings)
+        self.inference = oip.OpenInference(self._service, self.repository, self.statistics, self._tracer, settings)
         self._transport = self._build()
         self.address = self._bind()
         self._metrics = self._bind_metrics()
@@ -84,20 +110,22 @@ class Server:
         """Begin to answer."""
         if self._metrics is not None:
             self._metrics.start()
-        self._service.warm_up()
+        self.repository.watch(self._settings.model_poll)
         self._transport.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._is_ready.set()
-        version, card = self._service.describe()
+        version = self.repository.get()
         log.info(
-            "serving",
+            "serving" if self._worker is None else "worker serving",
             address=self.address,
             metrics_address=self.metrics_address,
-            model=card.name,
-            precision=card.precision,
-            version=version,
-            accuracy=card.accuracy,
-            instances=self._settings.instances,
+            model=version.card.name,
+            precision=version.card.precision,
+            version=version.name,
+            file=version.model.version,
+            accuracy=version.card.accuracy,
+            memory=memory(),
+            **self._settings.model_dump(include=CHOSEN),
         )
 
     def ask_to_stop(self) -> None:
@@ -113,6 +141,9 @@ class Server:
             Whether all threads have ended. Where gRPC has lost a call, the thread that waits for it never does.
         """
         while not self._stop_asked.wait(timeout=1.0):  # short waits: signal handlers run between them
+            for credentials in (self._certificates, self._tokens):
+                if credentials is not None:
+                    credentials.refresh()
             if self._calls.comes_to_rest():
                 return_memory()  # what a burst of large calls took
         self._is_ready.clear()
@@ -124,7 +155,10 @@ class Server:
         finished = self._wait_until_idle()
         # what is left: callers that watch our health, and calls past the grace period
         closed = self._transport.stop(CLOSE_TIMEOUT)
+        self.repository.close()
         self._service.close()
+        if self._tracer is not None:
+            self._tracer.close()
         if self._metrics is not None:
             self._metrics.close()
         log.info("stopped", finished=finished, closed=closed)
@@ -145,23 +179,36 @@ class Server:
 
         return MetricsServer(self._settings.metrics_listen, self.statistics.everywhere, self._is_ready.is_set)
 
+    def _read_credentials(self) -> tuple[Certificates | None, Tokens | None]:
+        certificate, key, token_file = self._settings.tls_certificate, self._settings.tls_key, self._settings.token_file
+        certificates, tokens = None, None
+        if certificate is not None and key is not None:
+            certificates = Certificates(certificate, key, self._settings.tls_client_roots, self.statistics)
+        if token_file is not None:
+            tokens = Tokens(token_file, self.statistics)
+        return certificates, tokens
+
     def _set_health(self, state: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", SERVICE):
+        for name in ("", servicers.SERVICE, oip.SERVICE):
             self._health.set(name, state)
 
     def _build(self) -> Transport:
-        digits = Digits(self._service, max_message_bytes=self._settings.max_message_bytes)
-        transport = _transport(self._settings, self._calls, digits, self._service)
+        digits = servicers.Digits(self._service, self._tracer, max_message_bytes=self._settings.max_message_bytes)
+        deferred = {**digits.deferred(), **self.inference.deferred()}
+        transport = _transport(self._settings, self._calls, deferred, self._service, self._worker is not None)
         # The generated functions ask for a grpc.Server, and use the two methods of it that a Transport has.
         server = cast("grpc.Server", transport)
         add_DigitsServicer_to_server(digits, server)
+        add_GRPCInferenceServiceServicer_to_server(self.inference, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        services = [servicers.SERVICE, oip.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(services, server)
         return transport
 
     def _bind(self) -> str:
         host, _, _ = self._settings.listen.rpartition(":")
-        port = self._transport.bind(self._settings.listen)
+        certificates = self._certificates
+        port = self._transport.bind(self._settings.listen, None if certificates is None else certificates.credentials)
         if not port:
             raise StartError(
                 f"can't listen on {self._settings.listen}: the port is taken, or the address is not this machine's"
@@ -169,12 +216,14 @@ class Server:
         return f"{host}:{port}"
 
 
-def _transport(settings: ServeSettings, calls: Calls, digits: Digits, service: DigitService) -> Transport:
+def _transport(
+    settings: ServeSettings, calls: Calls, deferred: Mapping[str, Deferred], service: DigitService, shares_port: bool
+) -> Transport:
     options = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a lottery
-        ("grpc.max_concurrent_streams", settings.max_calls),
+        ("grpc.so_reuseport", int(shares_port)),  # a second server on the port is an error, not a lottery
+        ("grpc.max_concurrent_streams", 2 * settings.max_calls),  # a call that is over counts until gRPC clears it away
         ("grpc.keepalive_time_ms", round(settings.keepalive * 1000)),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
@@ -191,7 +240,7 @@ def _transport(settings: ServeSettings, calls: Calls, digits: Digits, service: D
             return LoopServer(
                 interceptor,
                 calls,
-                digits.deferred(),
+                deferred,
                 service.work,
                 loops=settings.instances + 1,  # one is there for calls while the others run the model
                 threads=settings.threads,
@@ -201,36 +250,24 @@ def _transport(settings: ServeSettings, calls: Calls, digits: Digits, service: D
     return ThreadServer(interceptor, max_calls=settings.max_calls, options=options)
 
 
-def stop_on_signals(server: Server) -> Callable[[], None]:
-    """Make SIGTERM and SIGINT stop the server; give the function that puts the former handlers back."""
-
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signal module's signature
-        server.ask_to_stop()
-
-    former = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def restore() -> None:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-    return restore
-
-
-def _load(settings: ServeSettings, statistics: Statistics) -> DigitService:
+def _tracer(settings: ServeSettings) -> Tracer | None:
+    if settings.trace_endpoint is None:
+        return None
     try:
-        model = Model(settings.model, threads=settings.model_threads)
-        step_file = model.path.with_name(STEP_FILE)
-        steps = StepModel(step_file) if step_file.is_file() else None
+        from serve.tracing import Tracer
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("--trace-endpoint", "traces", error.name or "") from None
+    return Tracer(settings.trace_endpoint, settings.trace_share)
+
+
+def _load(settings: ServeSettings, statistics: Statistics) -> Repository:
+    try:
+        return Repository(
+            settings.model,
+            Policy.parse(settings.model_versions),
+            statistics,
+            threads=settings.model_threads,
+            max_batch_size=settings.max_batch_size,
+        )
     except ModelError as error:
         raise StartError(str(error)) from None
-    return DigitService(
-        model,
-        steps,
-        statistics,
-        max_images=settings.max_images,
-        max_pixels=settings.max_pixels,
-        max_batch_size=settings.max_batch_size,
-        max_queue_images=settings.max_queue_images,
-        max_queue_delay=settings.max_queue_delay,
-        instances=settings.instances,
-    )

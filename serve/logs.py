@@ -12,18 +12,21 @@ import structlog
 TRACEBACKS: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
-def configure(level: str, form: Literal["auto", "console", "json"]) -> None:
+def configure(level: str, form: Literal["auto", "console", "json"], worker: int | None = None) -> None:
     """Send all log lines of this process to stderr in one form.
 
     Args:
         level: the least level that is logged: debug, info, warning or error.
         form: ``console`` for people, ``json`` for programs, ``auto`` to go by whether stderr is a terminal.
+        worker: the number of this process, which its lines then say, if several write to the same stderr.
     """
     for_people = form == "console" or (form == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    if worker is not None:
+        shared.append(lambda _logger, _method, event: {**event, "worker": worker})
     render: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer()]
         if for_people

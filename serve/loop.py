@@ -130,9 +130,11 @@ class LoopServer:
             name = f"/{service_name}/{short_name}"
             self._methods[name] = Method.of(name, self._interceptor.wrap(name, handler))
 
-    def bind(self, address: str) -> int:
-        """Listen on an address, ``host:port``, and give the port; 0 if it can't be had."""
-        return int(self._server.add_http2_port(address.encode()))
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        """Listen on ``host:port``, with TLS if there are credentials, and give the port; 0 if it can't be had."""
+        # what the public class wraps; None for none
+        core_credentials = getattr(credentials, "_credentials", None)
+        return int(self._server.add_http2_port(address.encode(), core_credentials))
 
     def start(self) -> None:
         """Begin to answer."""

@@ -131,6 +131,8 @@ class _Counts(Collector):
             reloads.add_metric(reload, snapshot.reloads.get(reload, 0))
         yield reloads
         yield GaugeMetricFamily("scanline_calls_in_flight", "calls under way", snapshot.in_flight)
+        yield GaugeMetricFamily("scanline_workers", "processes that answer", snapshot.workers)
+        yield CounterMetricFamily("scanline_worker_restarts", "processes started again", snapshot.restarts)
 
 
 def _triton(snapshot: Snapshot) -> Iterator[Metric]:

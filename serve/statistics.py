@@ -10,9 +10,9 @@ import copy
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from serve.errors import CallError, CancelledError, ExpiredError, FullError, ModelRunError, StoppingError
 
@@ -36,6 +36,24 @@ FAILURES: Final[dict[type[CallError], str]] = {
 ModelKey = tuple[str, str]  # name, version
 What = Literal["model", "certificate", "token"]
 Outcome = Literal["done", "refused"]
+
+
+class Times(NamedTuple):
+    """The course of a request that was answered, on the monotonic clock, in seconds.
+
+    Attributes:
+        came: when it came.
+        queued: when it was queued.
+        begun: when the first of its images was taken into a run.
+        ended: when the run with its last image ended.
+        had: when its answers were taken.
+    """
+
+    came: float
+    queued: float
+    begun: float
+    ended: float
+    had: float
 
 
 @dataclass(slots=True)
@@ -99,11 +117,15 @@ class Snapshot:
         models: the counts of each model that was ever loaded, by its name and version.
         reloads: how often something was read again from its files, and whether it was taken or refused.
         in_flight: how many calls are under way.
+        workers: how many processes answer.
+        restarts: how often one that had ended was started again.
     """
 
     models: dict[ModelKey, Counts] = field(default_factory=dict)
     reloads: dict[tuple[What, Outcome], int] = field(default_factory=dict)
     in_flight: int = 0
+    workers: int = 0
+    restarts: int = 0
 
     def add(self, other: Snapshot) -> None:
         """Add what another process has done."""
@@ -112,18 +134,21 @@ class Snapshot:
         for reload, count in other.reloads.items():
             self.reloads[reload] = self.reloads.get(reload, 0) + count
         self.in_flight += other.in_flight
+        self.workers += other.workers
+        self.restarts += other.restarts
+
+    def end(self) -> None:
+        """Keep of a process that has ended what it has done, and nothing that it was about to."""
+        self.in_flight = self.workers = 0
+        for counts in self.models.values():
+            counts.pending = 0
 
 
 class ModelCounter:
-    """Counts what one model does. Any thread may call it.
-
-    Attributes:
-        pending: says how many requests wait for the model now.
-    """
+    """Counts what one model does. Any thread may call it."""
 
     def __init__(self) -> None:
         """Begin at zero."""
-        self.pending: Callable[[], int] = lambda: 0
         self._lock = threading.Lock()
         self._counts = Counts()
 
@@ -136,17 +161,9 @@ class ModelCounter:
             counts.run_times[bucket] = counts.run_times.get(bucket, 0) + 1
             counts.last = time.time()
 
-    def succeeded(self, images: int, *, came: float, queued: float, begun: float, ended: float, had: float) -> None:
-        """Count a request that was answered.
-
-        Args:
-            images: how many it had.
-            came: when it came, on the clock of all five.
-            queued: when it was queued.
-            begun: when the first of its images was taken into a run.
-            ended: when the run with its last image ended.
-            had: when its answers were taken.
-        """
+    def succeeded(self, images: int, times: Times) -> None:
+        """Count a request with so many images that was answered."""
+        came, queued, begun, ended, had = times
         counts, waited, took = self._counts, begun - queued, had - came
         wait_bucket, bucket = bisect_left(TIMES, waited), bisect_left(TIMES, took)
         with self._lock:
@@ -175,9 +192,7 @@ class ModelCounter:
     def counts(self) -> Counts:
         """Give a copy of the counts as they stand."""
         with self._lock:
-            counts = copy.deepcopy(self._counts)
-        counts.pending = self.pending()
-        return counts
+            return copy.deepcopy(self._counts)
 
 
 class Statistics:
@@ -185,12 +200,14 @@ class Statistics:
 
     Attributes:
         in_flight: says how many calls are under way.
+        pending: says how many requests wait for each model now.
         everywhere: gives what all processes that share the port have done; where there is one, what it has.
     """
 
     def __init__(self) -> None:
         """Begin at zero."""
         self.in_flight: Callable[[], int] = lambda: 0
+        self.pending: Callable[[], Mapping[ModelKey, int]] = dict
         self.everywhere: Callable[[], Snapshot] = self.snapshot
         self._lock = threading.Lock()
         self._models: dict[ModelKey, ModelCounter] = {}
@@ -210,4 +227,7 @@ class Statistics:
         """Give what this process has done."""
         with self._lock:
             models, reloads = dict(self._models), dict(self._reloads)
-        return Snapshot({key: model.counts() for key, model in models.items()}, reloads, self.in_flight())
+        counts = {key: model.counts() for key, model in models.items()}
+        for key, waiting in self.pending().items():
+            counts[key].pending = waiting
+        return Snapshot(counts, reloads, self.in_flight(), workers=1)

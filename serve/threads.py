@@ -38,9 +38,11 @@ class ThreadServer:
         """Add the methods of a service."""
         self._server.add_registered_method_handlers(service_name, dict[str, Any](method_handlers))
 
-    def bind(self, address: str) -> int:
-        """Listen on an address, ``host:port``, and give the port; 0 if it can't be had."""
+    def bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        """Listen on ``host:port``, with TLS if there are credentials, and give the port; 0 if it can't be had."""
         try:
+            if credentials is not None:
+                return self._server.add_secure_port(address, credentials)
             return self._server.add_insecure_port(address)
         except RuntimeError:
             return 0

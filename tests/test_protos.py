@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-STUBS = sorted(path.name for path in (ROOT / "scanline" / "v1").glob("*_pb2*"))
+STUBS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "scanline").rglob("*_pb2*.py*") if path.suffix != ".pyc")
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,10 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", STUBS)
 def test_a_stub_is_up_to_date(name: str, generated: Path) -> None:
-    committed = (ROOT / "scanline" / "v1" / name).read_text()
-    assert committed == (generated / "scanline" / "v1" / name).read_text(), "run `make protos`"
+    assert (ROOT / name).read_text() == (generated / name).read_text(), "run `make protos`"
 
 
-def test_there_are_four() -> None:
-    assert STUBS == ["digits_pb2.py", "digits_pb2.pyi", "digits_pb2_grpc.py", "digits_pb2_grpc.pyi"]
+def test_there_are_four_of_each_protocol() -> None:
+    protocols = ("scanline/inference/open_inference", "scanline/v1/digits")
+    endings = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi")
+    assert [protocol + ending for protocol in protocols for ending in endings] == STUBS

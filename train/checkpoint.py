@@ -9,6 +9,7 @@ All three are read without running anything that they hold.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -77,6 +78,7 @@ class Figures:
         accuracy_method: how that figure was measured, in a sentence.
         temperature: logits are divided by it before the softmax (Guo et al. 2017, arXiv:1706.04599).
         temperature_method: how it was found, in a sentence.
+        reject: the thresholds of the reject option (scanline.reject); empty where the network learned of no negatives.
         seconds: the time spent in training, with augmentation and without start-up, in seconds.
     """
 
@@ -84,6 +86,7 @@ class Figures:
     accuracy_method: str
     temperature: float
     temperature_method: str
+    reject: Mapping[str, float]
     seconds: float
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -155,7 +156,7 @@ def _finish(
 ) -> None:
     """Calibrate and measure the network, and write everything that makes the run a finished one."""
     network, device = training.average, digits.labels.device
-    temperature, temperature_method = _temperature(config, network, digits)
+    temperature, temperature_method, thresholds = _calibration(config, network, digits)
     if config.trial:
         images, labels = digits.held_out_images, digits.held_out_labels
         which = "training images, which were held out; the test set was not touched"
@@ -163,12 +164,13 @@ def _finish(
         images = torch.tensor(dataset.test_images, device=device)
         labels = torch.tensor(dataset.test_labels, device=device)
         which = "test images, once, after training"
-    measured = measure.measure(network, images, labels, temperature)
+    measured = measure.measure(network, images, labels, temperature, thresholds)
     figures = Figures(
         accuracy=measured.accuracy,
         accuracy_method=f"measured on {dataset.name}'s {measured.images:,} {which}",
         temperature=temperature,
         temperature_method=temperature_method,
+        reject=thresholds,
         seconds=training.seconds,
     )
     report.write(
@@ -184,16 +186,20 @@ def _finish(
     _show(settings, config, figures, measured)
 
 
-def _temperature(config: Config, network: DigitLSTM, digits: Digits) -> tuple[float, str]:
-    """Give the temperature and how it was found."""
+def _calibration(config: Config, network: DigitLSTM, digits: Digits) -> tuple[float, str, Mapping[str, float]]:
+    """Give the temperature, how it was found, and the thresholds of the reject option."""
     if config.calibrated_by is not None:
         figures = checkpoint.load(Path(config.calibrated_by)).figures
-        return figures.temperature, f"taken from a run that held images out: {figures.temperature_method}"
+        method = f"taken from a run that held images out: {figures.temperature_method}"
+        return figures.temperature, method, figures.reject
     answers = evaluate.logits(network, digits.held_out_images)
     count = f"{len(answers):,} training images, which were held out"
     if evaluate.accuracy(answers, digits.held_out_labels) == 1:
-        return 1.0, f"left alone, because no answer was wrong on {count}"
-    return calibration.fit_temperature(answers, digits.held_out_labels), f"fitted on {count}"
+        temperature, method = 1.0, f"left alone, because no answer was wrong on {count}"
+    else:
+        temperature, method = calibration.fit_temperature(answers, digits.held_out_labels), f"fitted on {count}"
+    thresholds = calibration.reject_thresholds(answers, temperature) if config.recipe.negatives else {}
+    return temperature, method, thresholds
 
 
 def _show(settings: Settings, config: Config, figures: Figures, measured: measure.Measurements) -> None:

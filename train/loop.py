@@ -19,8 +19,9 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from scanline import console
+from scanline.contract import CLASSES
 from scanline.errors import DivergenceError, InputError, UsageError
-from train import augment, evaluate, initialise, interrupt, state
+from train import augment, evaluate, initialise, interrupt, negatives, state
 from train.model import Architecture
 from train.objective import Objective
 from train.processes import Processes
@@ -30,6 +31,8 @@ from train.recipe import Recipe
 FIRST_WEIGHTS: Final = 0
 ORDER_OF_EPOCH: Final = 1
 DRAWS_OF_STEP: Final = 2
+
+NEGATIVES_DRAWN: Final = 8192  # for the whole run; each is bent differently every time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,7 @@ def fit(
     batches, steps = _count(recipe, len(digits.labels), processes)
     _seed(seed, FIRST_WEIGHTS, 0)
     network = initialise.draw(architecture, recipe).to(processes.device)
+    images, labels = _with_negatives(digits, recipe, seed)
     training = state.begin(network, recipe, steps=steps, device=processes.device)
     training.restore(run)
     objective: nn.Module = Objective(network, recipe).to(processes.device)
@@ -91,13 +95,17 @@ def fit(
                 _seed(seed, ORDER_OF_EPOCH, epoch)
                 order = torch.randperm(len(digits.labels), device=processes.device)
             _seed(seed, DRAWS_OF_STEP, step)
-            rows, labels = _batch(digits, order[batch * recipe.batch :][: recipe.batch], recipe, processes)
-            _step(training, objective, recipe, rows, labels)
+            chosen = order[batch * recipe.batch :][: recipe.batch]
+            if recipe.negatives:
+                drawn = torch.randint(len(order), len(labels), (recipe.negatives,), device=processes.device)
+                chosen = torch.cat([chosen, drawn])
+            shown = _batch(images, labels, chosen, recipe, processes)
+            _step(training, objective, recipe, *shown)
             training.seconds = time.perf_counter() - began
             bar.advance(task)
 
             if (step + 1) % batches == 0 if recipe.report_every is None else step % recipe.report_every == 0:
-                _report(training, recipe, digits, (rows, labels), processes)
+                _report(training, recipe, digits, shown, processes)
             if processes.rank == 0 and ((step + 1) % batches == 0 or step + 1 == steps or stop.is_set()):
                 training.save(run)
             if stop.is_set():
@@ -107,8 +115,9 @@ def fit(
 
 def _count(recipe: Recipe, images: int, processes: Processes) -> tuple[int, int]:
     """Give the steps of an epoch and of the run."""
-    if recipe.batch % processes.count:
-        raise UsageError(f"a batch of {recipe.batch} images can't be shared evenly by {processes.count} processes")
+    shared = recipe.batch + recipe.negatives
+    if shared % processes.count:
+        raise UsageError(f"a batch of {shared} images can't be shared evenly by {processes.count} processes")
     if images < recipe.batch:
         raise InputError(
             f"there are {images} images to train on, fewer than one batch of {recipe.batch}: add images, or join the "
@@ -123,13 +132,23 @@ def _seed(seed: int, purpose: int, number: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence((seed, purpose, number)).generate_state(1)[0]))
 
 
-def _batch(digits: Digits, chosen: Tensor, recipe: Recipe, processes: Processes) -> tuple[Tensor, Tensor]:
+def _with_negatives(digits: Digits, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
+    """Give the images and labels to train on, followed by images of no digit where the recipe has them, label 10."""
+    if not recipe.negatives:
+        return digits.images, digits.labels
+    drawn = torch.from_numpy(negatives.draw(NEGATIVES_DRAWN, digits.images.cpu().numpy(), seed)).to(digits.images)
+    return torch.cat([digits.images, drawn]), torch.cat([digits.labels, digits.labels.new_full((len(drawn),), CLASSES)])
+
+
+def _batch(
+    images: Tensor, labels: Tensor, chosen: Tensor, recipe: Recipe, processes: Processes
+) -> tuple[Tensor, Tensor]:
     """Give this process's share of a batch, bent: float32 [share, 28, 28] and int64 [share]."""
-    share = processes.share(recipe.batch)
-    rows, labels = augment.to_rows(digits.images[chosen[share]]), digits.labels[chosen[share]]
+    share = processes.share(len(chosen))
+    rows = augment.to_rows(images[chosen[share]])
     if recipe.distortion is not None:  # drawn for the whole batch, so that the number of processes changes nothing
-        rows = augment.bend(rows, augment.draw(recipe.distortion, recipe.batch, processes.device)[share])
-    return rows, labels
+        rows = augment.bend(rows, augment.draw(recipe.distortion, len(chosen), processes.device)[share])
+    return rows, labels[chosen[share]]
 
 
 def _step(training: state.Training, objective: nn.Module, recipe: Recipe, rows: Tensor, labels: Tensor) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scanline.contract import CLASSES
-from train import augment, calibration, distortions, evaluate
+from train import augment, calibration, distortions, evaluate, negatives
 from train.calibration import Bin
 from train.model import DigitLSTM
 
 SHOWN_MISTAKES: Final = 25
+NEGATIVES: Final = 4000
+NEGATIVES_SEED: Final = 2**32  # no run's seed gives its training these images
 NORMAL_95: Final = 1.959964  # the standard normal distribution's 97.5 % point
 
 
@@ -67,6 +71,8 @@ class Measurements:
         calibration_error_scaled: the same after temperature scaling.
         reliability: the bins of confidence after temperature scaling.
         distorted: the accuracy under distortions.
+        rejected: the share that the energy's threshold rejects, 0 to 1, of the images measured on (``digits``) and of
+            each kind of made-up negatives; None where there is no threshold.
     """
 
     images: int
@@ -79,9 +85,12 @@ class Measurements:
     calibration_error_scaled: float
     reliability: list[Bin]
     distorted: list[Distorted]
+    rejected: dict[str, float] | None
 
 
-def measure(network: DigitLSTM, images: Tensor, labels: Tensor, temperature: float) -> Measurements:
+def measure(
+    network: DigitLSTM, images: Tensor, labels: Tensor, temperature: float, thresholds: Mapping[str, float]
+) -> Measurements:
     """Measure a network.
 
     Args:
@@ -89,6 +98,7 @@ def measure(network: DigitLSTM, images: Tensor, labels: Tensor, temperature: flo
         images: uint8 [n, 28, 28], on its device; not trained on.
         labels: int64 [n].
         temperature: what its logits are divided by.
+        thresholds: those of the reject option (calibration.reject_thresholds), or none.
     """
     logits = evaluate.logits(network, images)
     accuracy = evaluate.accuracy(logits, labels)
@@ -105,6 +115,7 @@ def measure(network: DigitLSTM, images: Tensor, labels: Tensor, temperature: flo
         calibration_error_scaled=calibration.expected_error(reliability),
         reliability=reliability,
         distorted=_distorted(network, images, labels),
+        rejected=_rejected(network, images, logits, thresholds["energy"]) if thresholds else None,
     )
 
 
@@ -148,3 +159,11 @@ def _distorted(network: DigitLSTM, images: Tensor, labels: Tensor) -> list[Disto
         for distort, unit, strengths in distortions.GRID
         for strength in strengths
     ]
+
+
+def _rejected(network: DigitLSTM, images: Tensor, logits: Tensor, threshold: float) -> dict[str, float]:
+    drawn = torch.from_numpy(negatives.draw(NEGATIVES, images.cpu().numpy(), NEGATIVES_SEED)).to(images.device)
+    below = evaluate.logits(network, drawn).logsumexp(dim=1) < threshold
+    kinds = np.array([negatives.kind_of(index) for index in range(NEGATIVES)])
+    shares = {kind: below[torch.from_numpy(kinds == kind)].double().mean().item() for kind in np.unique(kinds).tolist()}
+    return {"digits": (logits.logsumexp(dim=1) < threshold).double().mean().item()} | shares

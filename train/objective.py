@@ -21,6 +21,7 @@ class Objective(nn.Module):
         self.network = network
         self.label_smoothing = recipe.label_smoothing
         self.every_row = recipe.early_rows > 0
+        self.no_digit = recipe.negatives > 0
         early = torch.arange(1, ROWS, dtype=torch.float32).square()
         weights = torch.cat([recipe.early_rows * early / early.sum(), torch.tensor([1 - recipe.early_rows])])
         self.register_buffer("row_weights", weights, persistent=False)
@@ -30,14 +31,17 @@ class Objective(nn.Module):
 
         Args:
             rows: float32 [batch, 28, 28].
-            labels: int64 [batch].
+            labels: int64 [batch], 0 to 9; 10 for no digit.
 
         Returns:
             A float32 scalar; the weights of the 28 answers add up to 1.
         """
+        answers = self.network.every_row(rows) if self.every_row else self.network(rows)
+        if self.no_digit:
+            answers = functional.pad(answers, (0, 1))  # a logit of 0
         if not self.every_row:
-            return functional.cross_entropy(self.network(rows), labels, label_smoothing=self.label_smoothing)
-        answers = self.network.every_row(rows).transpose(1, 2)  # cross_entropy wants [batch, classes, rows]
+            return functional.cross_entropy(answers, labels, label_smoothing=self.label_smoothing)
+        answers = answers.transpose(1, 2)  # cross_entropy wants [batch, classes, rows]
         targets = labels.unsqueeze(1).expand(-1, ROWS)
         losses = functional.cross_entropy(answers, targets, label_smoothing=self.label_smoothing, reduction="none")
         return (losses * self.row_weights).sum(dim=1).mean()

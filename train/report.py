@@ -88,6 +88,7 @@ def _page(
         _section("Accuracy after each row", _rows(measured.rows)) if measured.rows else "",
         _section("Calibration", _reliability(measured), calibration),
         _section("Under distortions", _distorted(measured.distorted, measured.accuracy)),
+        _section("Rejected as no digit", _rejected(measured.rejected)) if measured.rejected else "",
         f"<h2>The run</h2>{_table(_flat(asdict(config)) | {'seconds': f'{figures.seconds:.1f}'})}",
     ]
     title = html.escape(f"Scanline: {config.preset} on {config.dataset}")
@@ -188,4 +189,12 @@ def _distorted(distorted: list[Distorted], undistorted: float) -> Figure:
     axes.axvline(100 * undistorted, color="grey", linewidth=0.8)
     axes.invert_yaxis()
     axes.set(xlabel="accuracy, %")
+    return figure
+
+
+def _rejected(shares: Mapping[str, float]) -> Figure:
+    figure, axes = _axes(7, 3)
+    axes.barh(list(shares), [100 * share for share in shares.values()])
+    axes.invert_yaxis()
+    axes.set(xlabel="rejected, %", xlim=(0, 100))
     return figure

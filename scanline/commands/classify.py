@@ -12,18 +12,17 @@ from pydantic_settings import SettingsConfigDict
 from rich.table import Table
 from rich.text import Text
 
-from scanline.commands.engine import engine
+from scanline.commands.engine import EngineSettings, engine
 from scanline.console import out
 from scanline.images import pages
 from scanline.prediction import Prediction
 from scanline.score import printable
 from scanline.settings import POSITIONAL
-from scanline.settings import Settings as BaseSettings
 
 STYLES: Final = {"ok": "green", "rejected": "yellow", "error": "red"}
 
 
-class Settings(BaseSettings):
+class Settings(EngineSettings):
     """Read the digit in each image file: PNG, JPEG, BMP, TIFF or WebP."""
 
     model_config = SettingsConfigDict(env_prefix="SCANLINE_CLASSIFY_")
@@ -34,18 +33,11 @@ class Settings(BaseSettings):
         validation_alias="SCANLINE_CLASSIFY_JSON",
         description="print a JSON object a file, with the probabilities of all ten digits",
     )
-    model: Path | None = Field(
-        None, description="model file or folder of exported files; the one that ships by default"
-    )
-    server: str | None = Field(None, description="HOST:PORT of a running server that reads them instead")
-    min_confidence: float | None = Field(
-        None, ge=0, le=1, description="answers of less confidence are rejected; by default the model's card says"
-    )
 
 
 def run(settings: Settings) -> int:
     """Print an answer for each file; 1 if one of them could not be read."""
-    with engine(settings.model, settings.server, settings.min_confidence) as reader:
+    with engine(settings) as reader:
         images = [page for file in settings.files for page in pages(file)]
         predictions = reader.classify([image for _, image in images], probabilities=settings.json_)
     answers = [(printable(name), prediction) for (name, _), prediction in zip(images, predictions, strict=True)]

@@ -1,36 +1,84 @@
-"""Where a command's answers come from: a model in this process, or a running server."""
+"""Where a command's answers come from: a model in this process, or running servers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scanline.errors import UsageError
+from pydantic import Field, field_validator
+
+from scanline.errors import InputError, UsageError
+from scanline.settings import Settings
 
 if TYPE_CHECKING:
     from scanline.client import Client
     from scanline.reader import Reader
 
 
-def engine(model: Path | None, server: str | None, min_confidence: float | None) -> Reader | Client:
-    """Give a client of the server where one is named, else a reader of the model; only that one's packages are loaded.
+class EngineSettings(Settings):
+    """The options of the commands that read images."""
 
-    Args:
-        model: a model file or a folder of exported files; None for the model that ships.
-        server: ``HOST:PORT``.
-        min_confidence: answers of less confidence are rejected; None for the bound in the model's card.
+    model: Path | None = Field(
+        None, description="model file or folder of exported files; the one that ships by default"
+    )
+    server: str | None = Field(
+        None, description="HOST:PORT[,HOST:PORT...] of running servers that read them instead, in turn"
+    )
+    min_confidence: float | None = Field(
+        None, ge=0, le=1, description="answers of less confidence are rejected; by default the model's card says"
+    )
+    timeout: float = Field(30.0, gt=0, description="seconds that a call to a server may take, retries included")
+    tls: bool = Field(False, description="encrypt, and trust the certificates that public authorities vouch for")
+    tls_roots: Path | None = Field(None, description="encrypt, and trust the certificates that those in a PEM file do")
+    tls_certificate: Path | None = Field(None, description="PEM file of this client's own certificate, for mutual TLS")
+    tls_key: Path | None = Field(None, description="PEM file of its private key")
+    token_file: Path | None = Field(None, description="file that holds the bearer token which the servers want")
+
+    @field_validator("server")
+    @classmethod
+    def _is_target(cls, value: str | None) -> str | None:
+        from scanline.client.connection import addresses_of
+
+        if value is not None:
+            try:
+                addresses_of(value)
+            except InputError:
+                raise ValueError("should be HOST:PORT[,HOST:PORT...], such as 127.0.0.1:50051") from None
+        return value
+
+
+def engine(settings: EngineSettings) -> Reader | Client:
+    """Give a client of the servers where some are named, else a reader of the model; only that one's packages load.
 
     Raises:
-        UsageError: both are given.
+        UsageError: options exclude each other, or the token can't be read.
+        InputError: a certificate or the token can't be used.
         ModelError: the model can't be used.
     """
-    if server is None:
+    if settings.server is None:
         from scanline.reader import Reader
 
-        return Reader(model, min_confidence=min_confidence)
-    if model is not None:
+        return Reader(settings.model, min_confidence=settings.min_confidence)
+    if settings.model is not None:
         raise UsageError("--model and --server exclude each other: a server answers with its own model")
 
-    from scanline.client import Client
+    from scanline.client import Client, Tls
 
-    return Client(server, min_confidence=min_confidence)
+    encrypt = settings.tls or any((settings.tls_roots, settings.tls_certificate, settings.tls_key))
+    return Client(
+        settings.server,
+        timeout=settings.timeout,
+        tls=Tls(roots=settings.tls_roots, certificate=settings.tls_certificate, key=settings.tls_key)
+        if encrypt
+        else None,
+        token=None if settings.token_file is None else _token(settings.token_file),
+        min_confidence=settings.min_confidence,
+    )
+
+
+def _token(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it holds other characters than ASCII"
+        raise UsageError(f"can't read --token-file {file}: {reason}") from None

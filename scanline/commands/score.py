@@ -11,14 +11,13 @@ from pydantic_settings import SettingsConfigDict
 from rich.table import Table
 
 from scanline import console
-from scanline.commands.engine import engine
+from scanline.commands.engine import EngineSettings, engine
 from scanline.errors import InputError
 from scanline.score import find, score, writing
 from scanline.settings import POSITIONAL
-from scanline.settings import Settings as BaseSettings
 
 
-class Settings(BaseSettings):
+class Settings(EngineSettings):
     """Read every PNG, JPEG and BMP file in folders into a table: path, digit, confidence, status, reason, error.
 
     A file that can't be read is a row with its error; the exit code is then 1.
@@ -30,13 +29,6 @@ class Settings(BaseSettings):
         description="folders, image files, or patterns such as 'scans/**/*.png'", json_schema_extra={POSITIONAL: True}
     )
     output: Path = Field(description="the table to write, OUT.csv or OUT.jsonl; an old one is replaced at the end")
-    model: Path | None = Field(
-        None, description="model file or folder of exported files; the one that ships by default"
-    )
-    server: str | None = Field(None, description="HOST:PORT of a running server that reads them instead")
-    min_confidence: float | None = Field(
-        None, ge=0, le=1, description="answers of less confidence are rejected; by default the model's card says"
-    )
 
 
 def run(settings: Settings) -> int:
@@ -46,7 +38,7 @@ def run(settings: Settings) -> int:
     if not total:
         raise InputError(f"there is no PNG, JPEG or BMP file in {', '.join(settings.paths)}")
     with (
-        engine(settings.model, settings.server, settings.min_confidence) as reader,
+        engine(settings) as reader,
         writing(settings.output) as write,
         console.progress("files") as progress,
     ):

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18scanline/v1/digits.proto\x12\x0bscanline.v1\"\x88\x01\n\x0f\x43lassifyRequest\x12\x10\n\x06pixels\x18\x01 \x01(\x0cH\x00\x12+\n\x05\x66iles\x18\x02 \x01(\x0b\x32\x1a.scanline.v1.EncodedImagesH\x00\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x15\n\rprobabilities\x18\x04 \x01(\x08\x42\x08\n\x06images\"\x1e\n\rEncodedImages\x12\r\n\x05\x66iles\x18\x01 \x03(\x0c\"W\n\x10\x43lassifyResponse\x12,\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x17.scanline.v1.Prediction\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"\x92\x01\n\nPrediction\x12\r\n\x05\x64igit\x18\x01 \x01(\x05\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12\x15\n\rprobabilities\x18\x03 \x03(\x02\x12\x10\n\x08rejected\x18\x04 \x01(\x08\x12)\n\x06reason\x18\x05 \x01(\x0e\x32\x19.scanline.v1.RejectReason\x12\r\n\x05\x65rror\x18\x06 \x01(\t\"#\n\x13\x43lassifyRowsRequest\x12\x0c\n\x04rows\x18\x01 \x01(\x0c\"c\n\x14\x43lassifyRowsResponse\x12\x11\n\trows_seen\x18\x01 \x01(\x05\x12\r\n\x05\x64igit\x18\x02 \x01(\x05\x12\x12\n\nconfidence\x18\x03 \x01(\x02\x12\x15\n\rprobabilities\x18\x04 \x03(\x02\"(\n\x0fGetModelRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\t\"\xb2\x01\n\x10GetModelResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x35\n\x04\x63\x61rd\x18\x02 \x03(\x0b\x32\'.scanline.v1.GetModelResponse.CardEntry\x12#\n\x06limits\x18\x03 \x01(\x0b\x32\x13.scanline.v1.Limits\x1a+\n\tCardEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x06Limits\x12\x12\n\nmax_images\x18\x01 \x01(\x05\x12\x19\n\x11max_message_bytes\x18\x02 \x01(\x05*\xa2\x01\n\x0cRejectReason\x12\x1d\n\x19REJECT_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13REJECT_REASON_BLANK\x10\x01\x12\x1d\n\x19REJECT_REASON_NOT_A_DIGIT\x10\x02\x12\x19\n\x15REJECT_REASON_SEVERAL\x10\x03\x12 \n\x1cREJECT_REASON_LOW_CONFIDENCE\x10\x04\x32\xc6\x02\n\x06\x44igits\x12G\n\x08\x43lassify\x12\x1c.scanline.v1.ClassifyRequest\x1a\x1d.scanline.v1.ClassifyResponse\x12Q\n\x0e\x43lassifyStream\x12\x1c.scanline.v1.ClassifyRequest\x1a\x1d.scanline.v1.ClassifyResponse(\x01\x30\x01\x12W\n\x0c\x43lassifyRows\x12 .scanline.v1.ClassifyRowsRequest\x1a!.scanline.v1.ClassifyRowsResponse(\x01\x30\x01\x12G\n\x08GetModel\x12\x1c.scanline.v1.GetModelRequest\x1a\x1d.scanline.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18scanline/v1/digits.proto\x12\x0bscanline.v1\"\x88\x01\n\x0f\x43lassifyRequest\x12\x10\n\x06pixels\x18\x01 \x01(\x0cH\x00\x12+\n\x05\x66iles\x18\x02 \x01(\x0b\x32\x1a.scanline.v1.EncodedImagesH\x00\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x15\n\rprobabilities\x18\x04 \x01(\x08\x42\x08\n\x06images\"\x1e\n\rEncodedImages\x12\r\n\x05\x66iles\x18\x01 \x03(\x0c\"W\n\x10\x43lassifyResponse\x12,\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x17.scanline.v1.Prediction\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"\x92\x01\n\nPrediction\x12\r\n\x05\x64igit\x18\x01 \x01(\x05\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12\x15\n\rprobabilities\x18\x03 \x03(\x02\x12\x10\n\x08rejected\x18\x04 \x01(\x08\x12)\n\x06reason\x18\x05 \x01(\x0e\x32\x19.scanline.v1.RejectReason\x12\r\n\x05\x65rror\x18\x06 \x01(\t\"#\n\x13\x43lassifyRowsRequest\x12\x0c\n\x04rows\x18\x01 \x01(\x0c\"c\n\x14\x43lassifyRowsResponse\x12\x11\n\trows_seen\x18\x01 \x01(\x05\x12\r\n\x05\x64igit\x18\x02 \x01(\x05\x12\x12\n\nconfidence\x18\x03 \x01(\x02\x12\x15\n\rprobabilities\x18\x04 \x03(\x02\"(\n\x0fGetModelRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\t\"\xc0\x01\n\x10GetModelResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x35\n\x04\x63\x61rd\x18\x02 \x03(\x0b\x32\'.scanline.v1.GetModelResponse.CardEntry\x12#\n\x06limits\x18\x03 \x01(\x0b\x32\x13.scanline.v1.Limits\x12\x0c\n\x04\x66ile\x18\x04 \x01(\t\x1a+\n\tCardEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x06Limits\x12\x12\n\nmax_images\x18\x01 \x01(\x05\x12\x19\n\x11max_message_bytes\x18\x02 \x01(\x05*\xa2\x01\n\x0cRejectReason\x12\x1d\n\x19REJECT_REASON_UNSPECIFIED\x10\x00\x12\x17\n\x13REJECT_REASON_BLANK\x10\x01\x12\x1d\n\x19REJECT_REASON_NOT_A_DIGIT\x10\x02\x12\x19\n\x15REJECT_REASON_SEVERAL\x10\x03\x12 \n\x1cREJECT_REASON_LOW_CONFIDENCE\x10\x04\x32\xc6\x02\n\x06\x44igits\x12G\n\x08\x43lassify\x12\x1c.scanline.v1.ClassifyRequest\x1a\x1d.scanline.v1.ClassifyResponse\x12Q\n\x0e\x43lassifyStream\x12\x1c.scanline.v1.ClassifyRequest\x1a\x1d.scanline.v1.ClassifyResponse(\x01\x30\x01\x12W\n\x0c\x43lassifyRows\x12 .scanline.v1.ClassifyRowsRequest\x1a!.scanline.v1.ClassifyRowsResponse(\x01\x30\x01\x12G\n\x08GetModel\x12\x1c.scanline.v1.GetModelRequest\x1a\x1d.scanline.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETMODELRESPONSE_CARDENTRY']._loaded_options = None
   _globals['_GETMODELRESPONSE_CARDENTRY']._serialized_options = b'8\001'
-  _globals['_REJECTREASON']._serialized_start=869
-  _globals['_REJECTREASON']._serialized_end=1031
+  _globals['_REJECTREASON']._serialized_start=883
+  _globals['_REJECTREASON']._serialized_end=1045
   _globals['_CLASSIFYREQUEST']._serialized_start=42
   _globals['_CLASSIFYREQUEST']._serialized_end=178
   _globals['_ENCODEDIMAGES']._serialized_start=180
@@ -50,11 +50,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELREQUEST']._serialized_start=588
   _globals['_GETMODELREQUEST']._serialized_end=628
   _globals['_GETMODELRESPONSE']._serialized_start=631
-  _globals['_GETMODELRESPONSE']._serialized_end=809
-  _globals['_GETMODELRESPONSE_CARDENTRY']._serialized_start=766
-  _globals['_GETMODELRESPONSE_CARDENTRY']._serialized_end=809
-  _globals['_LIMITS']._serialized_start=811
-  _globals['_LIMITS']._serialized_end=866
-  _globals['_DIGITS']._serialized_start=1034
-  _globals['_DIGITS']._serialized_end=1360
+  _globals['_GETMODELRESPONSE']._serialized_end=823
+  _globals['_GETMODELRESPONSE_CARDENTRY']._serialized_start=780
+  _globals['_GETMODELRESPONSE_CARDENTRY']._serialized_end=823
+  _globals['_LIMITS']._serialized_start=825
+  _globals['_LIMITS']._serialized_end=880
+  _globals['_DIGITS']._serialized_start=1048
+  _globals['_DIGITS']._serialized_end=1374
 # @@protoc_insertion_point(module_scope)

@@ -61,7 +61,7 @@ class ClassifyRequest(_message.Message):
     784 bytes an image, one image after the other.
     """
     model_version: _builtins.str
-    """The model version to use; empty for the current one."""
+    """The model version to use, such as "3"; empty for the highest one that is served."""
     probabilities: _builtins.bool
     """Whether each prediction carries the probabilities of all ten digits."""
     @_builtins.property
@@ -236,7 +236,7 @@ class GetModelRequest(_message.Message):
 
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
-    """The model version to describe; empty for the current one."""
+    """The model version to describe; empty for the highest one that is served."""
     def __init__(
         self,
         *,
@@ -277,7 +277,10 @@ class GetModelResponse(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     CARD_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
+    FILE_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
+    file: _builtins.str
+    """Which file it is: the first 12 hexadecimal digits of the model file's SHA-256."""
     @_builtins.property
     def card(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The model's card: the keys `scanline.*` of the model file without their prefix, values as text or JSON."""
@@ -292,10 +295,11 @@ class GetModelResponse(_message.Message):
         model_version: _builtins.str = ...,
         card: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         limits: Global___Limits | None = ...,
+        file: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "limits", b"limits", "model_version", b"model_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "file", b"file", "limits", b"limits", "model_version", b"model_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -64,9 +64,9 @@ class DigitsServicer:
     def Classify(self, request, context):
         """Classifies a batch. Each image gets its own prediction or its own error, in the order of the request.
         INVALID_ARGUMENT    no image, too many images, or `pixels` is not a multiple of 784 bytes
-        NOT_FOUND           `model_version` is not loaded
+        NOT_FOUND           there is no `model_version`
         RESOURCE_EXHAUSTED  the server is full; try again after `grpc-retry-pushback-ms`
-        UNAVAILABLE         the server is stopping
+        UNAVAILABLE         the server is stopping, or `model_version` is not served
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,9 +36,9 @@ class DigitsStub:
     Classify: _grpc.UnaryUnaryMultiCallable[_digits_pb2.ClassifyRequest, _digits_pb2.ClassifyResponse]
     """Classifies a batch. Each image gets its own prediction or its own error, in the order of the request.
       INVALID_ARGUMENT    no image, too many images, or `pixels` is not a multiple of 784 bytes
-      NOT_FOUND           `model_version` is not loaded
+      NOT_FOUND           there is no `model_version`
       RESOURCE_EXHAUSTED  the server is full; try again after `grpc-retry-pushback-ms`
-      UNAVAILABLE         the server is stopping
+      UNAVAILABLE         the server is stopping, or `model_version` is not served
     """
     ClassifyStream: _grpc.StreamStreamMultiCallable[_digits_pb2.ClassifyRequest, _digits_pb2.ClassifyResponse]
     """Classifies batches one after the other on one stream: each request gets its response, in order, and the caller need
@@ -61,9 +61,9 @@ class DigitsAsyncStub(DigitsStub):
     Classify: _aio.UnaryUnaryMultiCallable[_digits_pb2.ClassifyRequest, _digits_pb2.ClassifyResponse]  # type: ignore[assignment]
     """Classifies a batch. Each image gets its own prediction or its own error, in the order of the request.
       INVALID_ARGUMENT    no image, too many images, or `pixels` is not a multiple of 784 bytes
-      NOT_FOUND           `model_version` is not loaded
+      NOT_FOUND           there is no `model_version`
       RESOURCE_EXHAUSTED  the server is full; try again after `grpc-retry-pushback-ms`
-      UNAVAILABLE         the server is stopping
+      UNAVAILABLE         the server is stopping, or `model_version` is not served
     """
     ClassifyStream: _aio.StreamStreamMultiCallable[_digits_pb2.ClassifyRequest, _digits_pb2.ClassifyResponse]  # type: ignore[assignment]
     """Classifies batches one after the other on one stream: each request gets its response, in order, and the caller need
@@ -89,9 +89,9 @@ class DigitsServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_digits_pb2.ClassifyResponse, _abc.Awaitable[_digits_pb2.ClassifyResponse]]:
         """Classifies a batch. Each image gets its own prediction or its own error, in the order of the request.
           INVALID_ARGUMENT    no image, too many images, or `pixels` is not a multiple of 784 bytes
-          NOT_FOUND           `model_version` is not loaded
+          NOT_FOUND           there is no `model_version`
           RESOURCE_EXHAUSTED  the server is full; try again after `grpc-retry-pushback-ms`
-          UNAVAILABLE         the server is stopping
+          UNAVAILABLE         the server is stopping, or `model_version` is not served
         """
 
     @_abc_1.abstractmethod

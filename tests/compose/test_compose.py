@@ -85,7 +85,7 @@ def compose(folders: tuple[Path, Path], port: int) -> Iterator[Compose]:
 def test_a_client_outside_the_container_is_answered(compose: Compose, port: int) -> None:
     files = samples.files()
     with Client(f"127.0.0.1:{port}") as client, Reader() as reader:
-        assert client.model()[0] == reader.model.version
+        assert client.model() == ("1", reader.model.card)
         assert [answer.digit for answer in client.classify(files)] == [
             answer.digit for answer in reader.classify(files)
         ]

@@ -91,4 +91,4 @@ def test_the_reduced_range_fits_into_16_bits() -> None:
 
 
 def test_edge_is_at_most_100_000_bytes_with_room_for_its_card() -> None:
-    assert int8(from_model(network(Architecture(hidden=128))), FULL_RANGE).ByteSize() <= 100_000 - 1_500
+    assert int8(from_model(network(Architecture(hidden=126))), FULL_RANGE).ByteSize() <= 100_000 - 1_500

@@ -19,7 +19,7 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def shared_server(transport: str) -> Iterator[BesetServer]:
-    with running("--transport", transport) as server:
+    with running("--transport", transport, "--max-streams", "32") as server:
         yield server
 
 

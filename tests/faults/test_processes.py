@@ -17,7 +17,7 @@ from scanline.v1.digits_pb2_grpc import DigitsStub
 from tests.faults.server import Answers, BesetServer, until
 from tests.serve.conftest import PATIENCE
 
-STREAMS = 32  # the server's --max-streams
+STREAMS = 32  # --max-streams in conftest.py
 LARGE = 500  # images; the answer to them, probabilities included, fills the window of a stream
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve.batcher import Array, Batcher, Ticket
+from serve.batcher import Array, Batcher, Run, Ticket
 from serve.errors import CancelledError, ExpiredError, FullError, ModelRunError, StoppingError
 
 PATIENCE = 30.0  # for what must happen; only a test that fails waits so long
@@ -68,13 +68,14 @@ class Asked:
 class Callers:
     """Threads that call the batcher as a transport's threads do."""
 
-    def __init__(self, batcher: Batcher, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, batcher: Batcher, run: Run, pool: ThreadPoolExecutor) -> None:
         self._batcher = batcher
+        self._run = run
         self._pool = pool
 
     def ask(self, *values: float, deadline: float | None = None) -> Asked:
         """Queue rows now, wait for their outputs in a thread."""
-        return Asked(self._batcher, self._pool, self._batcher.submit(rows(*values), deadline))
+        return Asked(self._batcher, self._pool, self._batcher.submit(self._run, rows(*values), deadline))
 
 
 @pytest.fixture
@@ -91,8 +92,8 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def test_what_comes_while_the_model_runs_is_the_next_batch(run: HeldRun, pool: ThreadPoolExecutor) -> None:
-    batcher = Batcher(run, max_batch_size=64, max_queue_images=100)
-    callers = Callers(batcher, pool)
+    batcher = Batcher(max_batch_size=64, max_queue_images=100)
+    callers = Callers(batcher, run, pool)
     answers = [callers.ask(1)]
     run.wait_for_start()
     answers += [callers.ask(value) for value in (2, 3, 4)]
@@ -109,9 +110,9 @@ def test_a_lone_caller_runs_its_batch_itself() -> None:
         threads.append(threading.get_ident())
         return batch
 
-    batcher = Batcher(run, max_batch_size=4, max_queue_images=10)
+    batcher = Batcher(max_batch_size=4, max_queue_images=10)
     for _ in range(20):
-        batcher.result(batcher.submit(rows(1)))
+        batcher.result(batcher.submit(run, rows(1)))
     assert set(threads) == {threading.get_ident()}
     batcher.close()
 
@@ -123,16 +124,16 @@ def test_a_request_larger_than_a_batch_is_split_and_joined() -> None:
         sizes.append(len(batch))
         return batch * 2
 
-    batcher = Batcher(run, max_batch_size=64, max_queue_images=1000)
+    batcher = Batcher(max_batch_size=64, max_queue_images=1000)
     values = np.arange(150, dtype=np.float32)[:, np.newaxis]
-    np.testing.assert_array_equal(batcher.result(batcher.submit(values)), values * 2)
+    np.testing.assert_array_equal(batcher.result(batcher.submit(run, values)), values * 2)
     assert sorted(sizes) == [22, 64, 64]
     batcher.close()
 
 
 def test_small_requests_pass_between_the_pieces_of_a_large_one(run: HeldRun, pool: ThreadPoolExecutor) -> None:
-    batcher = Batcher(run, max_batch_size=4, max_queue_images=1000)
-    callers = Callers(batcher, pool)
+    batcher = Batcher(max_batch_size=4, max_queue_images=1000)
+    callers = Callers(batcher, run, pool)
     large = callers.ask(*range(100, 140))
     run.wait_for_start()
     small = [callers.ask(value) for value in (1, 2, 3)]
@@ -144,14 +145,30 @@ def test_small_requests_pass_between_the_pieces_of_a_large_one(run: HeldRun, poo
     batcher.close()
 
 
+def test_a_batch_holds_requests_for_one_model_and_the_others_keep_their_turn(
+    run: HeldRun, pool: ThreadPoolExecutor
+) -> None:
+    other = HeldRun()
+    other.let_go(100)
+    batcher = Batcher(max_batch_size=64, max_queue_images=100)
+    callers, others = Callers(batcher, run, pool), Callers(batcher, other, pool)
+    answers = [callers.ask(1)]
+    run.wait_for_start()
+    answers += [who.ask(value) for who, value in ((others, 2), (callers, 3), (others, 4), (callers, 5))]
+    run.let_go(2)
+    assert [answer.answer() for answer in answers] == [[2], [4], [6], [8], [10]]
+    assert (run.batches, other.batches) == ([[1], [3, 5]], [[2, 4]])
+    batcher.close()
+
+
 def test_a_full_queue_says_so_and_takes_work_again_when_it_has_room(run: HeldRun, pool: ThreadPoolExecutor) -> None:
-    batcher = Batcher(run, max_batch_size=4, max_queue_images=3)
-    callers = Callers(batcher, pool)
+    batcher = Batcher(max_batch_size=4, max_queue_images=3)
+    callers = Callers(batcher, run, pool)
     first = callers.ask(1)
     run.wait_for_start()
     second = callers.ask(2, 3)
     with pytest.raises(FullError, match="2 images are waiting and 2 more would pass the limit of 3") as full:
-        batcher.submit(rows(4, 5))
+        batcher.submit(run, rows(4, 5))
     assert full.value.retry_after > 0
     run.let_go(2)
     assert first.answer() == [2]
@@ -164,8 +181,8 @@ def test_a_full_queue_says_so_and_takes_work_again_when_it_has_room(run: HeldRun
 def test_a_cancelled_request_is_never_run_and_its_batch_mates_are_answered(
     run: HeldRun, pool: ThreadPoolExecutor
 ) -> None:
-    batcher = Batcher(run, max_batch_size=64, max_queue_images=100)
-    callers = Callers(batcher, pool)
+    batcher = Batcher(max_batch_size=64, max_queue_images=100)
+    callers = Callers(batcher, run, pool)
     first = callers.ask(1)
     run.wait_for_start()
     before, cancelled, after = callers.ask(2), callers.ask(3, 4), callers.ask(5)
@@ -182,8 +199,8 @@ def test_a_cancelled_request_is_never_run_and_its_batch_mates_are_answered(
 def test_a_request_cancelled_in_the_middle_of_a_run_costs_its_batch_mates_nothing(
     run: HeldRun, pool: ThreadPoolExecutor
 ) -> None:
-    batcher = Batcher(run, max_batch_size=64, max_queue_images=100)
-    callers = Callers(batcher, pool)
+    batcher = Batcher(max_batch_size=64, max_queue_images=100)
+    callers = Callers(batcher, run, pool)
     first = callers.ask(1)
     run.wait_for_start()
     mate, cancelled = callers.ask(2), callers.ask(3)
@@ -200,8 +217,8 @@ def test_a_request_cancelled_in_the_middle_of_a_run_costs_its_batch_mates_nothin
 
 def test_what_has_expired_in_the_queue_is_dropped_before_it_is_run(run: HeldRun, pool: ThreadPoolExecutor) -> None:
     now = [100.0]
-    batcher = Batcher(run, max_batch_size=64, max_queue_images=100, clock=lambda: now[0])
-    callers = Callers(batcher, pool)
+    batcher = Batcher(max_batch_size=64, max_queue_images=100, clock=lambda: now[0])
+    callers = Callers(batcher, run, pool)
     first = callers.ask(1)
     run.wait_for_start()
     late, in_time = callers.ask(2, deadline=1_000.0), callers.ask(3, deadline=2_000.0)
@@ -216,12 +233,12 @@ def test_what_has_expired_in_the_queue_is_dropped_before_it_is_run(run: HeldRun,
 
 
 def test_behind_a_stalled_run_callers_are_let_go_at_their_deadlines(run: HeldRun, pool: ThreadPoolExecutor) -> None:
-    batcher = Batcher(run, max_batch_size=64, max_queue_images=100)
-    callers = Callers(batcher, pool)
+    batcher = Batcher(max_batch_size=64, max_queue_images=100)
+    callers = Callers(batcher, run, pool)
     stalled = callers.ask(1)
     run.wait_for_start()
     for _ in range(50):  # what is dropped makes room: the queue does not fill up with the dead
-        ticket = batcher.submit(rows(*range(60)), time.monotonic() + 0.001)
+        ticket = batcher.submit(run, rows(*range(60)), time.monotonic() + 0.001)
         with pytest.raises(ExpiredError):
             batcher.result(ticket)
     assert batcher.waiting == 0
@@ -233,8 +250,8 @@ def test_behind_a_stalled_run_callers_are_let_go_at_their_deadlines(run: HeldRun
 
 
 def test_a_run_that_fails_on_one_request_fails_that_one_alone(run: HeldRun, pool: ThreadPoolExecutor) -> None:
-    batcher = Batcher(run, max_batch_size=64, max_queue_images=100)
-    callers = Callers(batcher, pool)
+    batcher = Batcher(max_batch_size=64, max_queue_images=100)
+    callers = Callers(batcher, run, pool)
     first = callers.ask(1)
     run.wait_for_start()
     mate, poisoned, other = callers.ask(2), callers.ask(float("nan")), callers.ask(4)
@@ -253,8 +270,8 @@ def test_two_instances_run_at_the_same_time(pool: ThreadPoolExecutor) -> None:
         together.wait(PATIENCE)
         return batch * 2
 
-    batcher = Batcher(run, max_batch_size=2, max_queue_images=100, instances=2)
-    callers = Callers(batcher, pool)
+    batcher = Batcher(max_batch_size=2, max_queue_images=100, instances=2)
+    callers = Callers(batcher, run, pool)
     assert callers.ask(1, 2, 3, 4).answer() == [2, 4, 6, 8]  # one caller's pieces
     answers = [callers.ask(1, 2), callers.ask(3, 4)]  # two callers
     assert [answer.answer() for answer in answers] == [[2, 4], [6, 8]]
@@ -268,16 +285,16 @@ def test_a_batch_waits_for_company_only_if_asked_to(pool: ThreadPoolExecutor) ->
         sizes.append(len(batch))
         return batch
 
-    batcher = Batcher(run, max_batch_size=2, max_queue_images=100, max_queue_delay=PATIENCE)
-    callers = Callers(batcher, pool)
+    batcher = Batcher(max_batch_size=2, max_queue_images=100, max_queue_delay=PATIENCE)
+    callers = Callers(batcher, run, pool)
     assert [answer.answer() for answer in (callers.ask(1), callers.ask(2))] == [[1], [2]]
     assert sizes == [2]
     batcher.close()
 
 
 def test_closing_answers_what_waits_and_refuses_what_comes(run: HeldRun, pool: ThreadPoolExecutor) -> None:
-    batcher = Batcher(run, max_batch_size=64, max_queue_images=100)
-    callers = Callers(batcher, pool)
+    batcher = Batcher(max_batch_size=64, max_queue_images=100)
+    callers = Callers(batcher, run, pool)
     running = callers.ask(1)
     run.wait_for_start()
     waiting = callers.ask(2)
@@ -285,7 +302,7 @@ def test_closing_answers_what_waits_and_refuses_what_comes(run: HeldRun, pool: T
     with pytest.raises(StoppingError):
         waiting.answer()
     with pytest.raises(StoppingError):
-        batcher.submit(rows(3))
+        batcher.submit(run, rows(3))
     run.let_go()
     assert running.answer() == [2]
     closing.result(PATIENCE)
@@ -294,9 +311,14 @@ def test_closing_answers_what_waits_and_refuses_what_comes(run: HeldRun, pool: T
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), instances=st.integers(1, 3), max_batch_size=st.integers(1, 70))
 def test_every_caller_gets_its_own_answer(seed: int, instances: int, max_batch_size: int) -> None:
-    batcher = Batcher(
-        lambda batch: batch * 2, max_batch_size=max_batch_size, max_queue_images=10**6, instances=instances
-    )
+    batcher = Batcher(max_batch_size=max_batch_size, max_queue_images=10**6, instances=instances)
+
+    def twice(batch: Array) -> Array:
+        return batch * 2
+
+    def thrice(batch: Array) -> Array:
+        return batch * 3
+
     chance = random.Random(seed)
     plans = [
         (caller, chance.randint(1, 40), chance.choice(["wait", "wait", "cancel", "expire"])) for caller in range(200)
@@ -305,11 +327,12 @@ def test_every_caller_gets_its_own_answer(seed: int, instances: int, max_batch_s
     def call(plan: tuple[int, int, str]) -> None:
         caller, count, manner = plan
         values = np.arange(caller * 1000, caller * 1000 + count, dtype=np.float32)[:, np.newaxis]
-        ticket = batcher.submit(values, time.monotonic() + 1e-4 if manner == "expire" else None)
+        run, factor = (twice, 2) if caller % 2 else (thrice, 3)
+        ticket = batcher.submit(run, values, time.monotonic() + 1e-4 if manner == "expire" else None)
         if manner == "cancel":
             batcher.cancel(ticket)
         try:
-            np.testing.assert_array_equal(batcher.result(ticket), values * 2)
+            np.testing.assert_array_equal(batcher.result(ticket), values * factor)
         except CancelledError:
             assert manner == "cancel"
         except ExpiredError:

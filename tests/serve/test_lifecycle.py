@@ -169,6 +169,9 @@ def test_settings_can_be_printed_as_variables(start_server: StartServer) -> None
         (["--listen", "50051"], "--listen should be HOST:PORT"),
         (["--listen", "localhost:70000"], "--listen should be HOST:PORT with a port from 0 to 65535"),
         (["--max-images", "5000"], "--max-images 5000 is more than --max-queue-images 4096"),
+        (["--metrics-listen", "8002"], "--metrics-listen should be HOST:PORT"),
+        (["--tls-key", "tls.key"], "--tls-certificate and --tls-key go together"),
+        (["--tls-client-roots", "roots.crt"], "--tls-client-roots needs --tls-certificate and --tls-key"),
         (["--max-streams", "64"], "--max-streams 64 leaves none of the 64 threads for reading image files"),
     ],
 )

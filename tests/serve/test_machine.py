@@ -1,4 +1,4 @@
-"""Cores by affinity and by cgroup, on folders laid out as the kernel lays them out."""
+"""Cores by affinity and by cgroup, memory by cgroup, on folders laid out as the kernel lays them out."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from serve.machine import cores
+from serve.machine import cores, memory
 
 ALLOWED = len(os.sched_getaffinity(0))
+INSTALLED = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+MIB = 2**20
 
 
 def lay_out(root: Path, membership: str, files: dict[str, str]) -> tuple[Path, Path]:
@@ -53,8 +55,26 @@ def test_the_quota_counts(tmp_path: Path, membership: str, files: dict[str, str]
     assert cores(*lay_out(tmp_path, membership, files)) == expected
 
 
+@pytest.mark.parametrize(
+    ("membership", "files", "expected"),
+    [
+        ("0::/\n", {"memory.max": "max\n"}, INSTALLED),
+        ("0::/\n", {"memory.max": f"{160 * MIB}\n"}, 160 * MIB),
+        ("0::/a/b\n", {"a/b/memory.max": f"{96 * MIB}\n", "a/memory.max": f"{64 * MIB}\n"}, 64 * MIB),
+        ("4:memory:/docker/0123\n3:cpu:/x\n", {"memory/memory.limit_in_bytes": f"{160 * MIB}\n"}, 160 * MIB),
+        # version 1 without a limit: the largest number of whole pages
+        ("4:memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854771712\n"}, INSTALLED),
+        ("4:cpu:/\n", {"memory/memory.limit_in_bytes": f"{160 * MIB}\n"}, INSTALLED),  # not this process's
+        ("0::/\n", {"memory.max": "nonsense\n"}, INSTALLED),
+    ],
+)
+def test_the_memory_limit_counts(tmp_path: Path, membership: str, files: dict[str, str], expected: int) -> None:
+    assert memory(*lay_out(tmp_path, membership, files)) == expected
+
+
 def test_no_cgroups_at_all(tmp_path: Path) -> None:
     assert cores(tmp_path / "none", tmp_path / "none") == ALLOWED
+    assert memory(tmp_path / "none", tmp_path / "none") == INSTALLED
 
 
 def test_affinity_counts() -> None:

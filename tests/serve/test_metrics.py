@@ -47,9 +47,9 @@ def get(address: str | None, path: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
-def samples(server: Server) -> dict[tuple[str, str], float]:
+def samples(address: str | None) -> dict[tuple[str, str], float]:
     """Scrape; give each sample of the model `digits`, and those of no model, by name and last label."""
-    code, text = get(server.metrics_address, "/metrics")
+    code, text = get(address, "/metrics")
     assert code == 200
     found = {}
     for family in text_string_to_metric_families(text):
@@ -66,7 +66,7 @@ def test_the_names_that_dashboards_know(server: Server, stub: DigitsStub, images
         stub.Classify(pb.ClassifyRequest(pixels=images[:count].tobytes()), timeout=PATIENCE)
     with pytest.raises(grpc.RpcError):
         stub.Classify(pb.ClassifyRequest(pixels=bytes(784 * 1025)), timeout=PATIENCE)
-    found = samples(server)
+    found = samples(server.metrics_address)
     assert found["nv_inference_request_success", ""] == 2
     assert found["nv_inference_request_failure", "OTHER"] == 1
     assert found["nv_inference_request_failure", "REJECTED"] == 0
@@ -84,7 +84,7 @@ def test_histograms_reach_down_to_fifty_microseconds(
 ) -> None:
     for count in (1, 1, 3, 40):
         stub.Classify(pb.ClassifyRequest(pixels=images[:count].tobytes()), timeout=PATIENCE)
-    found = samples(server)
+    found = samples(server.metrics_address)
     for name in ("scanline_request_seconds", "scanline_queue_seconds", "scanline_inference_seconds"):
         assert found[f"{name}_count", ""] == found[f"{name}_bucket", "+Inf"] == 4
         assert 0 <= found[f"{name}_bucket", "5e-05"] <= found[f"{name}_bucket", "0.0001"] <= 4

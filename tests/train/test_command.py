@@ -38,7 +38,7 @@ def test_a_run_leaves_its_files_and_nothing_else(finished: Path) -> None:
 def test_the_device_and_the_figures_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path / "run", "--epochs", "1") == 0
     shown = capsys.readouterr()
-    assert re.search(r"^training edge \(81,674 weights\) on .*, 1 thread$", shown.err, re.MULTILINE)
+    assert re.search(r"^training edge \(79,390 weights\) on .*, 1 thread$", shown.err, re.MULTILINE)
     assert "95 % interval" in shown.out
     assert "scanline export" in shown.out
 

@@ -28,7 +28,7 @@ def test_measurements_agree_with_one_another(uci: data.Dataset) -> None:
     torch.manual_seed(0)
     network = DigitLSTM(Architecture(hidden=16))
     images, labels = torch.tensor(uci.test_images), torch.tensor(uci.test_labels)
-    found = measure.measure(network, images, labels, temperature=2.0)
+    found = measure.measure(network, images, labels, temperature=2.0, thresholds={})
 
     assert found.images == 360
     assert [sum(row) for row in found.confusion] == torch.bincount(labels, minlength=10).tolist()
@@ -58,11 +58,11 @@ def test_the_interval_is_wilsons(uci: data.Dataset) -> None:
         network.head.weight.zero_()
         network.head.bias.copy_(torch.arange(10.0))  # the answer is always 9
     labels = torch.tensor([9] * 9 + [0])
-    low, high = measure.measure(network, images, labels, 1.0).interval
+    low, high = measure.measure(network, images, labels, 1.0, {}).interval
     assert (low, high) == pytest.approx((0.5958, 0.9821), abs=1e-4)  # 9 of 10, from the literature's tables
 
 
 def test_a_network_that_looks_ahead_has_no_accuracy_by_row(uci: data.Dataset) -> None:
     network = DigitLSTM(Architecture(hidden=4, bidirectional=True))
-    found = measure.measure(network, torch.tensor(uci.test_images[:20]), torch.tensor(uci.test_labels[:20]), 1.0)
+    found = measure.measure(network, torch.tensor(uci.test_images[:20]), torch.tensor(uci.test_labels[:20]), 1.0, {})
     assert found.rows is None

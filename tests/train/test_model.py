@@ -71,7 +71,7 @@ def test_the_presets_keep_their_size() -> None:
 
 @pytest.mark.parametrize(
     ("preset", "name"),
-    [("seed", "projection-128-lstm-128"), ("edge", "lstm-128"), ("accurate", "columns-bidirectional-lstm-2x224")],
+    [("seed", "projection-128-lstm-128"), ("edge", "lstm-126"), ("accurate", "columns-bidirectional-lstm-2x224")],
 )
 def test_an_architecture_has_a_name_for_the_card(preset: str, name: str) -> None:
     assert PRESETS[preset].architecture.name == name
@@ -98,4 +98,4 @@ def test_edge_begins_with_orthogonal_gates() -> None:
     preset = PRESETS["edge"]
     network = initialise.draw(preset.architecture, preset.recipe)
     for gate in network.lstm.state_dict()["weight_hh_l0"].chunk(4):
-        torch.testing.assert_close(gate @ gate.T, torch.eye(128), atol=1e-5, rtol=0)
+        torch.testing.assert_close(gate @ gate.T, torch.eye(126), atol=1e-5, rtol=0)

@@ -39,3 +39,13 @@ def test_label_smoothing_costs_certainty() -> None:
     smoothed = replace(PLAIN, label_smoothing=0.1)
     assert Objective(network, PLAIN)(ROWS, zeros).item() == pytest.approx(0, abs=1e-6)
     assert Objective(network, smoothed)(ROWS, zeros).item() == pytest.approx(0.1 * 0.9 * 50, rel=1e-3)
+
+
+def test_no_digit_is_an_eleventh_answer_whose_logit_is_0() -> None:
+    network = DigitLSTM(Architecture(hidden=8))
+    labels = torch.tensor([0, 1, 2, 10, 10, 10])
+    logits = network(ROWS)
+    log_partition = torch.cat([logits, torch.zeros(6, 1)], dim=1).logsumexp(dim=1)
+    expected = torch.cat([logits[[0, 1, 2], [0, 1, 2]], torch.zeros(3)]) - log_partition
+    found = Objective(network, replace(PLAIN, negatives=1))(ROWS, labels)
+    torch.testing.assert_close(found, -expected.mean())

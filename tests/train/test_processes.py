@@ -39,7 +39,8 @@ def test_two_processes_agree_with_one(spawn: Callable[..., Process], tmp_path: P
 
 def test_a_batch_that_processes_cant_share_is_refused(spawn: Callable[..., Process], tmp_path: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
-    process = spawn(*launcher, "-m", "scanline", "train", *OPTIONS, "--out", str(tmp_path / "run"))
+    options = ["--preset", "seed", "--data", "uci", "--out", str(tmp_path / "run")]
+    process = spawn(*launcher, "-m", "scanline", "train", *options)
     _, shown = process.communicate()
     assert process.returncode != 0
-    assert "a batch of 128 images can't be shared evenly by 3 processes" in shown
+    assert "a batch of 100 images can't be shared evenly by 3 processes" in shown

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from scanline import Client, InputError, ModelError, Reader, ServiceError, samples
+from scanline import Client, ClosedError, InputError, ModelError, Reader, UnreachableError, samples
+from scanline.client.messages import MAX_IMAGES
 from scanline.contract import IMAGE_BYTES
 from serve.lifecycle import Server
 from tests.serve.conftest import serving
@@ -111,16 +114,67 @@ def test_what_is_no_image_is_refused_in_the_caller_s_own_terms(client: Client, r
             given.classify([7])  # type: ignore[list-item] # the point
 
 
+def test_a_stream_gives_answers_as_they_come_and_takes_images_as_it_needs_them(
+    client: Client, reader: Reader, pixels: NDArray[np.uint8]
+) -> None:
+    taken = 0
+
+    def endless() -> Iterator[NDArray[np.uint8]]:
+        nonlocal taken
+        while True:
+            yield pixels[taken % len(pixels)]
+            taken += 1
+
+    stream = client.stream(endless())
+    first = [next(stream) for _ in range(200)]
+    assert [answer.digit for answer in first] == [answer.digit for answer in reader.classify(pixels[:200])]
+    assert taken < 20 * MAX_IMAGES
+    stream.close()
+
+
+def test_threads_share_a_client(client: Client, reader: Reader, pixels: NDArray[np.uint8]) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(client.classify, pixels))
+    assert [answer.digit for [answer] in answers] == [answer.digit for answer in reader.classify(pixels)]
+
+
+def test_a_closed_client_says_so(server: Server, pixels: NDArray[np.uint8]) -> None:
+    closed = Client(server.address)
+    stream = closed.stream(itertools.cycle(pixels))
+    next(stream)
+    closed.close()
+    closed.close()
+    with pytest.raises(ClosedError):
+        list(stream)
+    with pytest.raises(ClosedError, match="the client is closed"):
+        closed.classify(pixels)
+    with pytest.raises(ClosedError):
+        closed.model()
+
+
+@pytest.mark.parametrize(
+    "target", ["", "localhost", "localhost:", "a:1,", "a:1 b:2", "a:0", "a:65536", ":50051", "http://a:1", "::1:50051"]
+)
+def test_what_is_no_address_is_named(target: str) -> None:
+    with pytest.raises(InputError, match="is no address: expected HOST:PORT"):
+        Client(target)
+
+
+@pytest.mark.parametrize("target", ["a:1", "a:1,b:2", "a:1, b:2", "[::1]:50051", "dns:///digits.example:50051"])
+def test_one_address_or_several(target: str) -> None:
+    Client(target).close()
+
+
 def test_no_server_is_said_in_plain_words() -> None:
-    with Client("127.0.0.1:1") as client, pytest.raises(ServiceError) as error:
+    with Client("127.0.0.1:1") as client, pytest.raises(UnreachableError) as error:
         client.classify(samples.files()[0])
     assert error.value.code == "UNAVAILABLE"
     assert str(error.value).startswith("no answer from 127.0.0.1:1: ")
-    assert str(error.value).endswith("is `scanline serve` running there?")
+    assert str(error.value).endswith("is `scanline serve` running there, without TLS?")
 
 
 def test_the_client_knows_the_server_s_model(client: Client, reader: Reader) -> None:
-    assert client.model() == (reader.model.version, reader.model.card)
+    assert client.model() == ("1", reader.model.card)
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,126 @@
+"""Client: reading digits with servers, from threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self
+
+from scanline.client.connection import TIMEOUT, Connection, Tls
+from scanline.client.messages import Limits, Part, model_of, predictions_of, split
+from scanline.contract import ModelCard
+from scanline.images import Image, items
+from scanline.prediction import Prediction
+from scanline.v1 import digits_pb2 as pb
+
+
+class Client:
+    """Reads digits with running servers; the same calls as scanline.Reader, safe under threads.
+
+    with Client("127.0.0.1:50051") as client:
+        for answer in client.classify(["seven.png", "four.jpg"]):
+            print(answer.digit, answer.confidence)
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float = TIMEOUT,
+        tls: Tls | None = None,
+        token: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        min_confidence: float | None = None,
+    ) -> None:
+        """Prepare the channels; connections are made with the first call.
+
+        Args:
+            target: ``HOST:PORT[,HOST:PORT...]``. All addresses take turns, and so do those behind one host's name.
+            timeout: the deadline of each message of images, in seconds. Until then what a server refused for want of
+                room, and what broke with a connection, is tried again.
+            tls: how to encrypt; None for no encryption.
+            token: sent along as ``authorization: Bearer``; anybody on the way can read it where there is no TLS.
+            options: gRPC's channel options, which go before scanline.client.connection.OPTIONS.
+            min_confidence: answers of less confidence, 0 to 1, are rejected; None for the bound in the model's card.
+
+        Raises:
+            InputError: an address, a certificate or the token can't be used.
+        """
+        self._connection = Connection(target, timeout=timeout, tls=tls, token=token, options=options)
+        self._min_confidence = min_confidence
+        self._limits: Limits | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channels; calls under way, and later ones, end with ClosedError."""
+        self._connection.close()
+
+    def model(self) -> tuple[str, ModelCard]:
+        """Ask for the version and the card of the model that answers.
+
+        Raises:
+            ServiceError: there is no answer; its class says why.
+            ClosedError: the client is closed.
+            ModelError: the server's model keeps to another contract than this release.
+        """
+        return model_of(self._connection.describe().result())
+
+    def classify(self, images: Image | Iterable[Image], *, probabilities: bool = False) -> list[Prediction]:
+        """Read the digit in each image.
+
+        Args:
+            images: any iterable of paths, bytes of image files, binary file objects, PIL images, or uint8 arrays
+                [28, 28] or [n, 28, 28], 0 background to 255 ink, which are taken to be in the network's form already;
+                or a single one of these.
+            probabilities: whether to give those of all ten digits.
+
+        Returns:
+            One prediction for each image, in order. An image that can't be read is an error on its own prediction.
+
+        Raises:
+            InputError: something in `images` is no image at all.
+            ServiceError: there is no answer; its class says why.
+            ClosedError: the client is closed.
+        """
+        return list(self.stream(images, probabilities=probabilities))
+
+    def stream(
+        self, images: Image | Iterable[Image], *, probabilities: bool = False
+    ) -> Generator[Prediction, None, None]:
+        """Read the digit in each image, and give the predictions one by one, as they come.
+
+        For any number of images in bounded memory: they are taken as they are wanted and split into calls that the
+        server takes, a few of which are on their way at once. One that fails is repeated alone. Arguments, order and
+        errors are those of `classify`; closing the generator cancels what is on its way.
+        """
+        if self._limits is None:
+            self._limits = Limits.of(self._connection.describe().result().limits)
+        waiting: deque[Future[pb.ClassifyResponse] | Prediction] = deque()
+        try:
+            for part in split(items(images), self._limits):
+                if isinstance(part, Part):
+                    waiting.append(self._connection.classify(part.request(probabilities=probabilities)))
+                else:
+                    waiting.append(part)
+                if len(waiting) > self._connection.window:
+                    yield from self._answers(waiting.popleft())
+            while waiting:
+                yield from self._answers(waiting.popleft())
+        finally:
+            for call in waiting:
+                if isinstance(call, Future):
+                    call.cancel()
+
+    def _answers(self, call: Future[pb.ClassifyResponse] | Prediction) -> list[Prediction]:
+        if isinstance(call, Prediction):
+            return [call]
+        return predictions_of(call.result().predictions, self._min_confidence)

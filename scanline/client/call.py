@@ -1,0 +1,143 @@
+"""One call with its attempts, and the errors that it can end with.
+
+gRPC retries calls itself, but at most four times, and never a message over 256 KB; a server that starts again takes
+longer than that, and one that is full may be full for longer. So the attempts are made here, after gRPC's own rules
+(https://github.com/grpc/proposal/blob/master/A6-client-retries.md): backoff with jitter, the server's pushback, one
+deadline for all attempts together. Classifying twice does no harm.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+import grpc
+
+from scanline.errors import (
+    AccessError,
+    BusyError,
+    ClosedError,
+    ScanlineError,
+    ServiceError,
+    SlowError,
+    UnreachableError,
+)
+
+if TYPE_CHECKING:
+    from scanline.client.connection import Connection
+
+RETRIED: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
+# Between attempts, in seconds: the first pause, each further one twice as long, and the longest.
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 2.0
+# How long a client that no server has answered yet goes on trying, in seconds: the address may be wrong.
+FIRST_CONTACT: Final = 2.0
+PUSHBACK: Final = "grpc-retry-pushback-ms"
+
+Response = TypeVar("Response")
+
+
+class Call(Generic[Response]):
+    """A call under way.
+
+    Attributes:
+        answer: what it ends with: the response, a ServiceError or a ClosedError. Cancelling it cancels the call.
+    """
+
+    def __init__(self, line: Connection, send: Callable[[float], grpc.Future[Response]]) -> None:
+        """Make the first attempt.
+
+        Args:
+            line: the connection.
+            send: makes an attempt that may take so many seconds; raises ValueError once the connection is closed.
+        """
+        self.answer: Future[Response] = Future()
+        self._line = line
+        self._send = send
+        self._started = time.monotonic()
+        self._attempts = 0
+        self._running: grpc.Future[Response] | None = None
+        self.answer.add_done_callback(self._stop)
+        self._attempt()
+
+    def _attempt(self) -> None:
+        if self.answer.done():
+            return
+        self._attempts += 1
+        try:
+            self._running = self._send(self._started + self._line.timeout - time.monotonic())
+        except ValueError:
+            self._fail(ClosedError())
+            return
+        self._running.add_done_callback(self._judge)
+
+    def _judge(self, running: Any) -> None:
+        """Look at how an attempt ended: answer, fail, or try again. Called by gRPC, in a thread of its own."""
+        code = running.code()
+        self._line.reached |= code is not grpc.StatusCode.UNAVAILABLE
+        if code is grpc.StatusCode.OK:
+            if self.answer.set_running_or_notify_cancel():
+                self.answer.set_result(running.result())
+        elif self._line.closed.is_set():
+            self._fail(ClosedError())
+        elif (pause := self._pause(code, running.trailing_metadata())) is None:
+            self._fail(translate(code, running.details() or "", self._line))
+        else:
+            threading.Thread(target=self._wait_and_attempt, args=(pause,), daemon=True).start()
+
+    def _wait_and_attempt(self, pause: float) -> None:
+        self._line.closed.wait(pause)
+        self._attempt()
+
+    def _pause(self, code: grpc.StatusCode, trailing: Iterable[tuple[str, str | bytes]] | None) -> float | None:
+        """Say how long to wait before the next attempt, in seconds; None where there is none to be made."""
+        if code not in RETRIED:
+            return None
+        passed = time.monotonic() - self._started
+        if not self._line.reached and passed > FIRST_CONTACT:
+            return None
+        pushback = next((str(value) for key, value in trailing or () if key == PUSHBACK), None)
+        rounds, untried = divmod(self._attempts, len(self._line.addresses))
+        if pushback is not None:
+            # a number below 0, or none at all, is how a server says: do not come back
+            pause = int(pushback) / 1000 if pushback.isdecimal() else self._line.timeout
+        elif untried:
+            pause = 0.0  # another address may be well
+        else:
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (rounds - 1)) * random.uniform(0.8, 1.2)  # noqa: S311
+        return pause if passed + pause < self._line.timeout else None
+
+    def _fail(self, error: ScanlineError) -> None:
+        if self.answer.set_running_or_notify_cancel():
+            self.answer.set_exception(error)
+
+    def _stop(self, answer: Future[Response]) -> None:
+        if answer.cancelled() and self._running is not None:
+            self._running.cancel()
+
+
+def translate(code: grpc.StatusCode, details: str, line: Connection) -> ServiceError:
+    """Give the error that says in a caller's terms why there is no answer, and what to do."""
+    name, target = code.name, line.target
+    match code:
+        case grpc.StatusCode.UNAVAILABLE:
+            how = "with" if line.encrypted else "without"
+            return UnreachableError(
+                f"no answer from {target}: {details}; is `scanline serve` running there, {how} TLS?", name
+            )
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return SlowError(
+                f"{target} did not answer within {line.timeout:g} s; give it more time or fewer calls at once", name
+            )
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return BusyError(f"{target} had no room for {line.timeout:g} s: {details}; try again later", name)
+        case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
+            return AccessError(f"{target} lets nobody in without the right token: {details} ({name})", name)
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return ServiceError(f"{target} is no Scanline server, or one of another release: {details} ({name})", name)
+        case _:
+            return ServiceError(f"{target} refused: {details} ({name})", name)

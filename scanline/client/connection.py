@@ -1,0 +1,174 @@
+"""The way to the servers: addresses, TLS, token, channels with good defaults."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import grpc
+
+from scanline.client.call import Call
+from scanline.errors import InputError
+from scanline.v1 import digits_pb2 as pb
+from scanline.v1.digits_pb2_grpc import DigitsStub
+
+# Calls on their way at once for each address: enough that the servers never wait for the network.
+IN_FLIGHT: Final = 8
+TIMEOUT: Final = 30.0
+_ADDRESS: Final = re.compile(r"(?:dns://[^/,\s]*/)?(?:\[[0-9a-fA-F:.%]+\]|[^\s,:/\[\]]+):(\d{1,5})")
+OPTIONS: Final[Mapping[str, Any]] = {
+    # every address that a name has takes its turn; one that is down is left out
+    "grpc.service_config": '{"loadBalancingConfig": [{"round_robin": {}}]}',
+    # a name is looked up again when a connection breaks, at most this often (gRPC: every 30 s)
+    "grpc.dns_min_time_between_resolutions_ms": 1_000,
+    # a server that starts again is found soon (gRPC: after 1 s, then up to two minutes)
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 2_000,
+    # the name misleads: how long an attempt to connect may take (gRPC: 20 s)
+    "grpc.min_reconnect_backoff_ms": 5_000,
+    # a machine that vanished is noticed while its calls can still be made elsewhere (gRPC: never)
+    "grpc.keepalive_time_ms": 15_000,
+    "grpc.keepalive_timeout_ms": 5_000,
+    # answers are as large as we asked for
+    "grpc.max_receive_message_length": -1,
+}
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """How to encrypt, and how to know each other. All files are PEM.
+
+    Attributes:
+        roots: the certificates that vouch for the server's; None for the public ones that come with gRPC.
+        certificate: this client's own certificate with its chain, where the server asks for one (mutual TLS).
+        key: the private key of that certificate.
+    """
+
+    roots: str | Path | None = None
+    certificate: str | Path | None = None
+    key: str | Path | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files.
+
+        Raises:
+            InputError: a file can't be read or holds something else, or of certificate and key only one is given.
+        """
+        if (self.certificate is None) != (self.key is None):
+            raise InputError("a certificate needs its key and a key its certificate: give both or neither")
+        # gRPC takes any file and fails at the first call; Python's own TLS says at once what is wrong
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            if self.roots is not None:
+                context.load_verify_locations(self.roots)
+            if self.certificate is not None:
+                context.load_cert_chain(self.certificate, self.key, password=_refuse_password)
+            files = [
+                None if file is None else Path(file).read_bytes() for file in (self.roots, self.key, self.certificate)
+            ]
+        except OSError as error:  # ssl.SSLError is one
+            names = ", ".join(str(file) for file in (self.roots, self.certificate, self.key) if file is not None)
+            raise InputError(f"can't use {names} for TLS: {error.strerror or error}") from None
+        return grpc.ssl_channel_credentials(*files)
+
+
+def addresses_of(target: str) -> tuple[str, ...]:
+    """Check addresses, ``HOST:PORT[,HOST:PORT...]``, and give each. A host may be a name that stands for several.
+
+    Raises:
+        InputError: naming what is no address.
+    """
+    addresses = tuple(address.strip() for address in target.split(","))
+    for address in addresses:
+        match = _ADDRESS.fullmatch(address)
+        if match is None or not 0 < int(match[1]) < 65536:
+            raise InputError(
+                f"{address!r} is no address: expected HOST:PORT, such as 127.0.0.1:50051, or several between commas"
+            )
+    return addresses
+
+
+class Connection:
+    """Channels to all addresses, which take turns; safe under threads.
+
+    Attributes:
+        target: the addresses, as they were given.
+        addresses: each of them.
+        encrypted: whether TLS is used.
+        timeout: the seconds that a call may take with all its attempts.
+        reached: whether a server has ever answered.
+        closed: set when the connection is closed.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout: float,
+        tls: Tls | None,
+        token: str | None,
+        options: Mapping[str, Any] | None,
+    ) -> None:
+        """Prepare the channels; connections are made with the first call.
+
+        Raises:
+            InputError: an address, a file or the token can't be used.
+        """
+        if not timeout > 0:
+            raise InputError(f"the timeout is a number of seconds above 0, not {timeout!r}")
+        if token is not None and not (token and token.isascii() and token.isprintable() and " " not in token):
+            raise InputError("the token is empty or holds other characters than printable ASCII without spaces")
+        self.target = target
+        self.addresses = addresses_of(target)
+        self.encrypted = tls is not None
+        self.timeout = timeout
+        self.reached = False
+        self.closed = threading.Event()
+        self._metadata = None if token is None else (("authorization", f"Bearer {token}"),)
+        arguments = list({**OPTIONS, **(options or {})}.items())
+        credentials = None if tls is None else tls.credentials()
+        self._channels = [
+            grpc.insecure_channel(address, arguments)
+            if credentials is None
+            else grpc.secure_channel(address, credentials, arguments)
+            for address in self.addresses
+        ]
+        self._next = itertools.cycle([DigitsStub(channel) for channel in self._channels]).__next__
+
+    @property
+    def window(self) -> int:
+        """How many calls of one caller should be on their way at once."""
+        return IN_FLIGHT * len(self.addresses)
+
+    def classify(self, request: pb.ClassifyRequest) -> Future[pb.ClassifyResponse]:
+        """Call Classify; the future ends with a ServiceError or a ClosedError where there is no answer."""
+        return self._call(lambda stub: stub.Classify, request)
+
+    def describe(self) -> Future[pb.GetModelResponse]:
+        """Call GetModel, likewise."""
+        return self._call(lambda stub: stub.GetModel, pb.GetModelRequest())
+
+    def _call(
+        self, method: Callable[[DigitsStub], grpc.UnaryUnaryMultiCallable[Request, Response]], request: Request
+    ) -> Future[Response]:
+        return Call(self, lambda seconds: method(self._next()).future(request, seconds, self._metadata)).answer
+
+    def close(self) -> None:
+        """Close the channels; calls under way end with ClosedError."""
+        self.closed.set()
+        for channel in self._channels:
+            channel.close()
+
+
+def _refuse_password() -> str:
+    raise InputError("the key is locked with a password: give it without one")

@@ -1,0 +1,121 @@
+"""Images to requests of the size that a server takes, and its responses to predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from scanline.contract import IMAGE_BYTES, METADATA_PREFIX, ModelCard
+from scanline.images import Item
+from scanline.prediction import Prediction, RejectReason
+from scanline.v1 import digits_pb2 as pb
+
+# What a call holds at most, if the server would take more: from here on larger messages gain nothing, while small ones
+# spread over a server's cores, and over servers, and a lost one costs little to repeat.
+MAX_IMAGES: Final = 128
+# Room in a message for everything but the images.
+ENVELOPE_BYTES: Final = 1024
+# Around each file in a message: its tag and its length.
+FILE_ENVELOPE_BYTES: Final = 16
+
+REASONS: Final = {
+    pb.REJECT_REASON_BLANK: RejectReason.BLANK,
+    pb.REJECT_REASON_NOT_A_DIGIT: RejectReason.NOT_A_DIGIT,
+    pb.REJECT_REASON_SEVERAL: RejectReason.SEVERAL,
+    pb.REJECT_REASON_LOW_CONFIDENCE: RejectReason.LOW_CONFIDENCE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one message may hold.
+
+    Attributes:
+        images: how many images.
+        room: how many bytes of them.
+    """
+
+    images: int
+    room: int
+
+    @classmethod
+    def of(cls, message: pb.Limits) -> Limits:
+        """Take the server's limits, or our own where they are smaller."""
+        return cls(min(message.max_images, MAX_IMAGES), message.max_message_bytes - ENVELOPE_BYTES)
+
+
+@dataclass(slots=True)
+class Part:
+    """Images of one form that fit one message.
+
+    Attributes:
+        of_pixels: whether they are 784 bytes of pixels each, and not image files.
+        contents: the bytes of each.
+        size: the room that they take in a message, in bytes.
+    """
+
+    of_pixels: bool
+    contents: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+    def takes(self, images: int, size: int, limits: Limits) -> bool:
+        """Say whether so many images of so many bytes fit in as well."""
+        return len(self.contents) + images <= limits.images and self.size + size <= limits.room
+
+    def request(self, *, probabilities: bool) -> pb.ClassifyRequest:
+        """Give the message."""
+        if self.of_pixels:
+            return pb.ClassifyRequest(pixels=b"".join(self.contents), probabilities=probabilities)
+        return pb.ClassifyRequest(files=pb.EncodedImages(files=self.contents), probabilities=probabilities)
+
+
+def split(stream: Iterable[Item], limits: Limits) -> Iterator[Part | Prediction]:
+    """Gather neighbours of one form into the largest parts that fit; what can't be read becomes a prediction."""
+    part = Part(of_pixels=False)
+    for item in stream:
+        of_pixels = item.pixels is not None
+        content = item.encoded if item.pixels is None else item.pixels.tobytes()
+        size = IMAGE_BYTES if of_pixels else len(content or b"") + FILE_ENVELOPE_BYTES
+        error = item.error
+        if size > limits.room:
+            error = f"the file has {len(content or b'')} bytes, the server takes at most {limits.room}"
+        if part.contents and (error is not None or of_pixels != part.of_pixels or not part.takes(1, size, limits)):
+            yield part
+            part = Part(of_pixels)
+        if error is not None or content is None:
+            yield Prediction(error=error)
+            continue
+        part.of_pixels = of_pixels
+        part.contents.append(content)
+        part.size += size
+    if part.contents:
+        yield part
+
+
+def predictions_of(messages: Iterable[pb.Prediction], min_confidence: float | None) -> list[Prediction]:
+    """Give the predictions that messages hold, those of less confidence than a bound as rejected."""
+    return [_prediction_of(message).held_to(min_confidence) for message in messages]
+
+
+def _prediction_of(message: pb.Prediction) -> Prediction:
+    if message.error:
+        return Prediction(error=message.error)
+    return Prediction(
+        digit=message.digit,
+        confidence=message.confidence,
+        probabilities=tuple(message.probabilities) or None,
+        rejected=message.rejected,
+        reason=REASONS.get(message.reason),
+    )
+
+
+def model_of(message: pb.GetModelResponse) -> tuple[str, ModelCard]:
+    """Give the version and the card that a message holds.
+
+    Raises:
+        ModelError: the card keeps to another contract than this release.
+    """
+    return message.model_version, ModelCard.from_metadata(
+        {METADATA_PREFIX + key: value for key, value in message.card.items()}
+    )

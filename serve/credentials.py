@@ -1,0 +1,183 @@
+"""TLS and tokens, from files that are read again when they change: a rotation needs no restart.
+
+What can't be read or doesn't fit together leaves what there was in its place, and is said in the log and the metrics.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+import grpc
+import structlog
+
+from scanline.errors import StartError
+from serve.errors import UnauthenticatedError
+from serve.statistics import Statistics, What
+from serve.status import Metadata
+
+AUTHORIZATION: Final = "authorization"
+SCHEME: Final = "Bearer "
+
+log = structlog.get_logger("scanline.server")
+
+T = TypeVar("T")
+
+
+class UnfitError(Exception):
+    """Files hold nothing that can be used."""
+
+
+class _FromFiles(Generic[T]):
+    """Something read from files.
+
+    Attributes:
+        value: what was read last.
+    """
+
+    def __init__(self, what: What, paths: Sequence[Path], read: Callable[[], T], statistics: Statistics) -> None:
+        """Read it.
+
+        Raises:
+            StartError: it can't be used.
+        """
+        self._what: What = what
+        self._paths = paths
+        self._read = read
+        self._statistics = statistics
+        self._seen = self._stamps()
+        try:
+            self.value = read()
+        except UnfitError as error:
+            raise StartError(str(error)) from None
+
+    def refresh(self) -> None:
+        """Read it again if the files have changed."""
+        stamps = self._stamps()
+        if stamps == self._seen:
+            return
+        try:
+            value = self._read()
+        except UnfitError as error:
+            log.error("reload refused", what=self._what, reason=str(error))
+            self._statistics.reloaded(self._what, "refused")
+        else:
+            if self._stamps() != stamps:  # they changed in between: what was checked may not be what was read
+                return
+            self.value = value
+            log.info("reloaded", what=self._what)
+            self._statistics.reloaded(self._what, "done")
+        self._seen = stamps
+
+    def _stamps(self) -> list[tuple[int, int, int] | None]:
+        """Give what changes when a file is written or another takes its name; None for one that is not there."""
+        stamps: list[tuple[int, int, int] | None] = []
+        for path in self._paths:
+            try:
+                status = path.stat()
+            except OSError:
+                stamps.append(None)
+            else:
+                stamps.append((status.st_ino, status.st_mtime_ns, status.st_size))
+        return stamps
+
+
+class Certificates:
+    """What a server shows its callers, and by whom theirs must be signed.
+
+    Attributes:
+        credentials: for the port, whichever transport binds it.
+    """
+
+    def __init__(self, certificate: Path, key: Path, client_roots: Path | None, statistics: Statistics) -> None:
+        """Read PEM files.
+
+        Args:
+            certificate: the server's, and those between it and a root.
+            key: its private key, not encrypted.
+            client_roots: callers must have a certificate that one of these has signed; None for any caller.
+            statistics: where it is counted that they were read again.
+
+        Raises:
+            StartError: they can't be used.
+        """
+        self._certificate = certificate
+        self._key = key
+        self._client_roots = client_roots
+        self._paths = [path for path in (certificate, key, client_roots) if path is not None]
+        self._files = _FromFiles("certificate", self._paths, self._read, statistics)
+        self._in_use = self._files.value
+        self.credentials = grpc.dynamic_ssl_server_credentials(
+            self._in_use,
+            self._newer,  # type: ignore[arg-type] # None says that nothing is newer, which the stubs don't know
+            require_client_authentication=client_roots is not None,
+        )
+
+    def refresh(self) -> None:
+        """Read the files again if they have changed; connections that are made from then on see it."""
+        self._files.refresh()
+
+    def _newer(self) -> grpc.ServerCertificateConfiguration | None:
+        """Give what the next connections are to see if it is not in use yet; the core asks before each of them."""
+        if self._files.value is self._in_use:
+            return None
+        self._in_use = self._files.value
+        return self._in_use
+
+    def _read(self) -> grpc.ServerCertificateConfiguration:
+        import ssl  # takes 30 ms, which only those who use it need wait for
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # the core itself would only fail the handshakes
+        try:
+            context.load_cert_chain(self._certificate, self._key, password="")  # or it would ask for one
+            roots = None
+            if self._client_roots is not None:
+                context.load_verify_locations(self._client_roots)
+                roots = self._client_roots.read_bytes()
+            pair = self._key.read_bytes(), self._certificate.read_bytes()
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            paths = ", ".join(str(path) for path in self._paths)
+            raise UnfitError(f"no TLS with {paths}: {error}") from None
+        return grpc.ssl_server_certificate_configuration([pair], roots)
+
+
+class Tokens:
+    """The tokens with which callers are let in."""
+
+    def __init__(self, path: Path, statistics: Statistics) -> None:
+        """Read a file with a token on each line.
+
+        Raises:
+            StartError: it can't be read, or there is none in it.
+        """
+        self._path = path
+        self._files = _FromFiles("token", [path], self._read, statistics)
+
+    def refresh(self) -> None:
+        """Read the file again if it has changed."""
+        self._files.refresh()
+
+    def check(self, metadata: Metadata) -> None:
+        """Let a call in by its metadata.
+
+        Raises:
+            UnauthenticatedError: it brings no token, or one that we don't know.
+        """
+        for key, value in metadata:
+            if key == AUTHORIZATION and isinstance(value, str) and value.startswith(SCHEME):
+                token = value.removeprefix(SCHEME).encode()
+                if any(hmac.compare_digest(token, known) for known in self._files.value):
+                    return
+                raise UnauthenticatedError("the token in the call's `authorization` is not known here")
+        raise UnauthenticatedError("the call brings no token: expected the metadata `authorization: Bearer TOKEN`")
+
+    def _read(self) -> list[bytes]:
+        try:
+            tokens = self._path.read_bytes().split()
+        except OSError as error:
+            raise UnfitError(f"no tokens from {self._path}: {error.strerror}") from None
+        if not tokens:
+            raise UnfitError(f"no tokens from {self._path}: it is empty; expected one on each line")
+        return tokens

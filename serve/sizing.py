@@ -1,0 +1,63 @@
+"""How large messages, pictures and crowds may be, by default, in the memory that there is.
+
+Whatever callers send, the sum of what the server holds for them must stay below its limit: a kernel that runs out of
+memory ends the process and with it everybody's calls. So what is left beside the server itself is shared out: to the
+calls that may be under way, each with the largest message; to the largest pictures; to the streams. The rest is for
+connections and answers. Workers that share a port share the memory and the cores. `docs/serving.md` has the outcome for
+some sizes, tests/compose tries it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from scanline.decode import MAX_PIXELS
+from serve.machine import cores, memory
+
+MIB: Final = 2**20
+# The interpreter, the packages, the models and what the allocators keep: 105 to 140 MB were seen.
+SERVER: Final = 120 * MIB
+LEAST_ROOM: Final = 24 * MIB
+FOR_CALLS: Final = 0.4
+FOR_PICTURES: Final = 0.3
+FOR_STREAMS: Final = 0.2
+BYTES_PER_PIXEL: Final = 12  # while a picture in colour is decoded and turned upright
+MESSAGES_PER_STREAM: Final = 14  # what a stream was seen to hold: it is read ahead of its answers
+MESSAGE: Final = (MIB, 16 * MIB)  # at least 1,024 images of 784 bytes
+CROWD: Final = 128  # callers at once that a small machine should have room for, at the price of smaller messages
+CALLS: Final = (8, 1024)
+STREAMS: Final = (1, 32)
+PIXELS: Final = (MIB, MAX_PIXELS)
+
+
+def max_message_bytes(workers: int) -> int:
+    """Give the most bytes in a message."""
+    return _within(MESSAGE, _room(workers) * FOR_CALLS / CROWD // MIB * MIB)
+
+
+def max_calls(workers: int) -> int:
+    """Give the most calls under way."""
+    return _within(CALLS, _room(workers) * FOR_CALLS / max_message_bytes(workers))
+
+
+def max_streams(workers: int) -> int:
+    """Give the most streams that are open at once."""
+    return _within(STREAMS, _room(workers) * FOR_STREAMS / MESSAGES_PER_STREAM / max_message_bytes(workers))
+
+
+def max_pixels(workers: int) -> int:
+    """Give the most pixels of a picture, of which as many are decoded at once as there are cores."""
+    return _within(PIXELS, _room(workers) * FOR_PICTURES / cores_each(workers) / BYTES_PER_PIXEL)
+
+
+def cores_each(workers: int) -> int:
+    """Give the cores of each of so many workers."""
+    return max(1, cores() // workers)
+
+
+def _room(workers: int) -> int:
+    return max(memory() // workers - SERVER, LEAST_ROOM)
+
+
+def _within(bounds: tuple[int, int], value: float) -> int:
+    return min(max(int(value), bounds[0]), bounds[1])

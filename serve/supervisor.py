@@ -1,0 +1,256 @@
+"""Several server processes on one port, kept at their number, counted and told as one.
+
+The workers bind the port themselves (SO_REUSEPORT), and the kernel gives each new connection to one of them. The
+supervisor holds the port without listening, restarts a worker that has ended, adds up what all have counted, and passes
+on what one is asked to have all do. It carries no calls and loads neither gRPC nor a model.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from typing import Final
+
+import structlog
+
+from scanline.errors import StartError
+from serve.metrics import MetricsServer
+from serve.pipes import Asker, NoAnswerError, answer
+from serve.settings import ServeSettings
+from serve.statistics import Snapshot
+
+START_PATIENCE: Final = 60.0
+STATISTICS_PATIENCE: Final = 1.0
+FIRST_PAUSE: Final = 0.1  # before a worker is started again, in seconds; doubled each time up to
+LAST_PAUSE: Final = 10.0
+HEALTHY_AFTER: Final = 10.0  # a worker that has lived so long is started again after the first pause
+STOP_MARGIN: Final = 15.0  # what a worker may need beyond its grace period before it is killed
+
+log = structlog.get_logger("scanline.server")
+
+
+class Supervisor:
+    """Keeps the workers.
+
+    Attributes:
+        address: where they listen, ``host:port``.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        """Bind the ports. Nothing is answered before `start`.
+
+        Raises:
+            StartError: a port can't be had.
+        """
+        self._settings = settings
+        self._stop_asked = threading.Event()
+        self._reserved, self.address = _reserve(settings.listen)
+        self._metrics: MetricsServer | None = None
+        if settings.metrics_listen is not None:
+            self._metrics = MetricsServer(settings.metrics_listen, self.snapshot, self._is_ready)
+        own = settings.model_copy(update={"listen": self.address, "metrics_listen": None})
+        self._workers = [_Worker(number, own, self) for number in range(1, settings.workers + 1)]
+
+    def start(self) -> None:
+        """Start the workers, and return when all of them serve.
+
+        Raises:
+            StartError: one of them can't.
+        """
+        if self._metrics is not None:
+            self._metrics.start()
+        for worker in self._workers:
+            worker.keep()
+        try:
+            for worker in self._workers:
+                worker.wait_until_started()
+        except StartError:
+            self.ask_to_stop()
+            self._end()
+            raise
+        if self.is_stopping():
+            return
+        metrics_address = None if self._metrics is None else self._metrics.address
+        log.info("serving", address=self.address, metrics_address=metrics_address, workers=len(self._workers))
+
+    def ask_to_stop(self) -> None:
+        """Ask for the end: the first time in good order, the second time at once. Safe in a signal handler."""
+        self._stop_asked.set()
+        for worker in self._workers:
+            worker.terminate()
+
+    def run_until_stopped(self) -> None:
+        """Wait to be asked to stop, and for the workers to end."""
+        while not self._stop_asked.wait(timeout=1.0):  # short waits: signal handlers run between them
+            pass
+        self._end()
+        log.info("all workers stopped")
+
+    def snapshot(self) -> Snapshot:
+        """Give what all workers have done, those that are gone included."""
+        total = Snapshot()
+        for worker in self._workers:
+            total.add(worker.snapshot())
+        return total
+
+    def is_stopping(self) -> bool:
+        """Say whether it has been asked to stop."""
+        return self._stop_asked.is_set()
+
+    def stops_within(self, seconds: float) -> bool:
+        """Wait so long at most for being asked to stop, and say whether it was."""
+        return self._stop_asked.wait(seconds)
+
+    def _end(self) -> None:
+        end = time.monotonic() + self._settings.drain_delay + self._settings.grace + STOP_MARGIN
+        for worker in self._workers:
+            worker.wait_until_ended(end)
+        if self._metrics is not None:
+            self._metrics.close()
+        self._reserved.close()
+
+    def _is_ready(self) -> bool:
+        return not self.is_stopping() and any(worker.serves for worker in self._workers)
+
+
+class _Worker:
+    """One worker: the process that is there now, and what those before it have counted.
+
+    Attributes:
+        serves: whether it has started, and not ended.
+    """
+
+    def __init__(self, number: int, settings: ServeSettings, supervisor: Supervisor) -> None:
+        self._number = number
+        self._settings = settings
+        self._supervisor = supervisor
+        self._thread = threading.Thread(target=self._keep, name=f"worker-{number}", daemon=True)
+        self._settled = threading.Event()  # it has started for the first time, or failed to
+        self._failure: str | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._orders: Asker | None = None
+        self._lock = threading.Lock()  # of the two below, and of `serves`
+        self._past = Snapshot()  # what ended processes have counted
+        self._last = Snapshot()  # what the process that is there had counted when it was last asked
+        self.serves = False
+
+    def keep(self) -> None:
+        """Start it, and start it again whenever it has ended."""
+        self._thread.start()
+
+    def wait_until_started(self) -> None:
+        """Wait for its first start.
+
+        Raises:
+            StartError: it can't.
+        """
+        if not self._settled.wait(START_PATIENCE):
+            raise StartError(f"a worker did not start in {START_PATIENCE:g} s")
+        if self._failure is not None:
+            raise StartError(self._failure)
+
+    def wait_until_ended(self, end: float) -> None:
+        """Wait for its end until a time of the monotonic clock, then kill it."""
+        self._thread.join(max(end - time.monotonic(), 0))
+        if self._thread.is_alive() and self._process is not None:
+            self._process.kill()
+            self._thread.join()
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+        process = self._process
+        if process is not None:
+            process.terminate()
+
+    def snapshot(self) -> Snapshot:
+        """Give what it has counted, and those before it; of one that does not answer, what was heard last."""
+        with self._lock:
+            if self.serves and self._orders is not None:
+                try:
+                    self._last = self._orders.ask("statistics", patience=STATISTICS_PATIENCE)
+                except NoAnswerError as error:
+                    log.warning("no statistics", worker=self._number, reason=str(error))
+            total = Snapshot()
+            total.add(self._past)
+            total.add(self._last)
+            return total
+
+    def _keep(self) -> None:
+        pause = FIRST_PAUSE
+        while not self._supervisor.is_stopping():
+            began = time.monotonic()
+            code = self._run()
+            if self._supervisor.is_stopping():
+                break
+            if not self._settled.is_set():
+                self._failure = self._failure or f"a worker ended with exit code {code} while it started"
+                break
+            pause = FIRST_PAUSE if time.monotonic() - began > HEALTHY_AFTER else min(pause * 2, LAST_PAUSE)
+            log.error("worker ended", worker=self._number, exit_code=code, reason=self._failure, restart_in=pause)
+            self._failure = None
+            with self._lock:
+                self._past.restarts += 1
+            self._supervisor.stops_within(pause)
+        self._settled.set()
+
+    def _run(self) -> int:
+        """Run a process until it ends; give its exit code."""
+        orders, requests = socket.socketpair(), socket.socketpair()
+        ends = [pair[1] for pair in (orders, requests)]
+        self._process = subprocess.Popen(  # noqa: S603 - nothing in it comes from outside
+            [sys.executable, "-m", "serve.worker", *(str(end.fileno()) for end in ends)],
+            pass_fds=[end.fileno() for end in ends],
+            process_group=0,  # Ctrl-C reaches the supervisor alone, which passes it on once
+        )
+        if self._supervisor.is_stopping():  # since before the process was there to be told
+            self._process.terminate()
+        for end in ends:
+            end.close()
+        with Connection(orders[0].detach()) as to_worker, Connection(requests[0].detach()) as from_worker:
+            to_worker.send((self._number, self._settings))
+            self._orders = Asker(to_worker)
+            answer(
+                from_worker,
+                {"started": self._on_started, "failed": self._on_failed, "statistics": self._supervisor.snapshot},
+            )
+            self._on_ended()
+        return self._process.wait()
+
+    def _on_started(self) -> None:
+        self.serves = True
+        self._settled.set()
+
+    def _on_failed(self, reason: str) -> None:
+        self._failure = reason
+
+    def _on_ended(self) -> None:
+        with self._lock:
+            self.serves = False
+            self._last.end()
+            self._past.add(self._last)
+            self._last = Snapshot()
+
+
+def _reserve(listen: str) -> tuple[socket.socket, str]:
+    """Hold a port so that nobody but our workers can listen on it; give what holds it and the address.
+
+    Raises:
+        StartError: the port can't be had.
+    """
+    host, _, port = listen.rpartition(":")
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:  # two that share the port would both be let in: ask alone first
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+            place = probe.getsockname()
+        reserved = socket.socket(family)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(place)
+    except OSError:
+        raise StartError(f"can't listen on {listen}: the port is taken, or the address is not this machine's") from None
+    return reserved, f"{host}:{reserved.getsockname()[1]}"

@@ -1,0 +1,133 @@
+"""What is tried again, when, and how it ends where that does not help."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+
+import grpc
+import pytest
+
+from scanline import AccessError, AsyncClient, BusyError, Client, ClosedError, ServiceError, SlowError, UnreachableError
+from tests.faults.server import until
+from tests.scanline.client.servers import Refusal, numbered, scripted
+
+UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE)
+FULL = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+@pytest.mark.parametrize("refusal", [UNAVAILABLE, FULL])
+def test_what_fails_for_the_moment_is_tried_again(refusal: Refusal) -> None:
+    with scripted([refusal] * 5) as server, Client(server.address) as client:
+        answers = client.classify(numbered(120))
+    assert [answer.digit for answer in answers] == [number % 10 for number in range(120)]
+    assert sum(server.images) == 120 + sum(server.images[:5])
+
+
+def test_only_what_failed_is_sent_again() -> None:
+    with scripted([UNAVAILABLE]) as server, Client(server.address) as client:
+        answers = list(client.stream(numbered(500)))
+    assert [answer.digit for answer in answers] == [number % 10 for number in range(500)]
+    assert sum(server.images) == 500 + server.images[0]
+
+
+def test_tasks_share_a_retry() -> None:
+    async def ask() -> list[int | None]:
+        async with AsyncClient(server.address) as client:
+            answers = await asyncio.gather(*map(client.classify, numbered(50)))
+        return [answer.digit for [answer] in answers]
+
+    with scripted([FULL]) as server:
+        assert asyncio.run(ask()) == [number % 10 for number in range(50)]
+    assert server.images == [50, 50]
+
+
+def test_it_comes_back_when_the_server_says() -> None:
+    with scripted([Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "700")]) as server, Client(server.address) as client:
+        client.classify(numbered(1))
+    assert server.times[1] - server.times[0] >= 0.7
+
+
+@pytest.mark.parametrize("pushback", ["-1", "soon"])
+def test_a_server_may_forbid_to_come_back(pushback: str) -> None:
+    script = itertools.repeat(Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, pushback))
+    with scripted(script) as server, Client(server.address) as client, pytest.raises(BusyError):
+        client.classify(numbered(1))
+    assert len(server.times) == 1
+
+
+def test_a_server_that_stays_full_is_an_error_at_the_deadline() -> None:
+    with (
+        scripted(itertools.repeat(FULL)) as server,
+        Client(server.address, timeout=1) as client,
+        pytest.raises(BusyError, match=r"had no room for 1 s: as the script says; try again later") as error,
+    ):
+        client.classify(numbered(1))
+    assert error.value.code == "RESOURCE_EXHAUSTED"
+    assert len(server.times) > 2
+
+
+def test_no_answer_in_time_is_an_error() -> None:
+    with scripted() as server, Client(server.address, timeout=0.5) as client:
+        server.answer.clear()
+        with pytest.raises(SlowError, match=r"did not answer within 0\.5 s"):
+            client.classify(numbered(1))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "says"),
+    [
+        (grpc.StatusCode.UNAUTHENTICATED, AccessError, "token"),
+        (grpc.StatusCode.PERMISSION_DENIED, AccessError, "token"),
+        (grpc.StatusCode.INVALID_ARGUMENT, ServiceError, "refused"),
+        (grpc.StatusCode.INTERNAL, ServiceError, "refused"),
+        (grpc.StatusCode.UNIMPLEMENTED, ServiceError, "no Scanline server, or one of another release"),
+    ],
+)
+def test_what_will_not_change_is_said_at_once(code: grpc.StatusCode, kind: type[ServiceError], says: str) -> None:
+    with scripted([Refusal(code)]) as server, Client(server.address) as client, pytest.raises(kind) as error:
+        client.classify(numbered(1))
+    assert type(error.value) is kind
+    assert says in str(error.value)
+    assert error.value.code == code.name
+    assert len(server.times) == 1
+
+
+def test_closing_ends_what_waits_for_its_next_attempt() -> None:
+    script = itertools.repeat(Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "20000"))
+    with scripted(script) as server:
+        client = Client(server.address)
+
+        def close() -> None:
+            until(lambda: len(server.times) > 0, "a call came")
+            client.close()
+
+        closer = threading.Thread(target=close)
+        closer.start()
+        with pytest.raises(ClosedError):
+            client.classify(numbered(1))
+        closer.join()
+    assert len(server.times) == 1
+
+
+def test_servers_take_turns() -> None:
+    with (
+        scripted() as one,
+        scripted() as other,
+        Client(f"{one.address},{other.address}") as client,
+    ):
+        for _ in range(20):
+            client.classify(numbered(1))
+    assert len(one.times) == len(other.times) == 10
+
+
+def test_one_of_two_that_is_down_costs_nothing() -> None:
+    with scripted() as server, Client(f"127.0.0.1:1,{server.address}") as client:
+        assert [answer.digit for answer in client.stream(numbered(1000))] == [number % 10 for number in range(1000)]
+
+
+def test_where_no_server_ever_answered_it_gives_up_before_the_deadline() -> None:
+    with Client("127.0.0.1:1,127.0.0.1:2", timeout=600) as client, pytest.raises(UnreachableError) as error:
+        client.classify(numbered(1))
+    assert str(error.value).startswith("no answer from 127.0.0.1:1,127.0.0.1:2: ")

@@ -1,0 +1,126 @@
+"""AsyncClient: the same answers as Client, from many tasks at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scanline import AsyncClient, ClosedError, InputError, Prediction, Reader, UnreachableError, samples
+from serve.lifecycle import Server
+from tests.serve.conftest import serving
+
+NOISE = np.random.default_rng(8).integers(0, 256, (300, 28, 28), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    return Reader()
+
+
+def same(answers: list[Prediction], expected: list[Prediction]) -> bool:
+    return [(answer.digit, answer.error) for answer in answers] == [(wanted.digit, wanted.error) for wanted in expected]
+
+
+def test_every_task_gets_the_answer_to_its_own_image(server: Server, reader: Reader) -> None:
+    async def ask() -> list[list[Prediction]]:
+        async with AsyncClient(server.address) as client:
+            return await asyncio.gather(
+                *(client.classify(image, probabilities=index % 3 == 0) for index, image in enumerate(NOISE)),
+                *(client.classify(file) for file in samples.files()),
+            )
+
+    answers = asyncio.run(ask())
+    assert same([answer for [answer] in answers], reader.classify([*NOISE, *samples.files()]))
+    assert [answer.probabilities is not None for [answer] in answers[: len(NOISE)]] == [
+        index % 3 == 0 for index in range(len(NOISE))
+    ]
+
+
+def test_every_form_of_image_in_one_call(server: Server, reader: Reader, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    sample = samples.files()[0]
+    images = [sample, sample.read_bytes(), tmp_path / "broken.png", NOISE[0], NOISE[1:200], tmp_path / "none.png"]
+
+    async def ask() -> list[Prediction]:
+        async with AsyncClient(server.address) as client:
+            return [answer async for answer in client.stream(images)]
+
+    assert same(asyncio.run(ask()), reader.classify(images))
+
+
+def test_a_small_server_gets_small_messages(reader: Reader) -> None:
+    async def ask(address: str) -> list[list[Prediction]]:
+        async with AsyncClient(address) as client:
+            await client.classify([])
+            return await asyncio.gather(
+                client.classify(NOISE), *(client.classify(image) for image in NOISE), client.classify(samples.files())
+            )
+
+    with serving(max_images=7, max_message_bytes=20_000) as small:
+        answers = asyncio.run(ask(small.address))
+    assert same([answer for call in answers for answer in call], reader.classify([NOISE, NOISE, *samples.files()]))
+
+
+def test_a_task_that_gives_up_costs_the_others_nothing(server: Server, reader: Reader) -> None:
+    async def ask() -> list[list[Prediction] | BaseException]:
+        async with AsyncClient(server.address) as client:
+            await client.classify([])
+            tasks = [asyncio.create_task(client.classify(image)) for image in NOISE]
+            await asyncio.sleep(0)  # let each of them queue its image
+            for task in tasks[::2]:
+                task.cancel()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+    answers = asyncio.run(ask())
+    assert all(isinstance(answer, asyncio.CancelledError) for answer in answers[::2])
+    kept = [answer for call in answers[1::2] if isinstance(call, list) for answer in call]
+    assert same(kept, reader.classify(NOISE[1::2]))
+
+
+def test_what_is_no_image_is_refused_to_the_task_that_sent_it(server: Server) -> None:
+    async def ask() -> list[list[Prediction] | BaseException]:
+        async with AsyncClient(server.address) as client:
+            images = [NOISE[0], np.zeros((28, 28)), NOISE[1]]
+            return await asyncio.gather(*map(client.classify, images), return_exceptions=True)
+
+    before, refused, after = asyncio.run(ask())
+    assert isinstance(refused, InputError)
+    assert isinstance(before, list)
+    assert isinstance(after, list)
+
+
+def test_a_closed_client_says_so(server: Server) -> None:
+    async def ask() -> None:
+        client = AsyncClient(server.address)
+        await client.classify(NOISE[:1])
+        await client.close()
+        await client.classify(NOISE[:1])
+
+    with pytest.raises(ClosedError, match="the client is closed"):
+        asyncio.run(ask())
+
+
+def test_all_tasks_hear_that_there_is_no_server() -> None:
+    async def ask() -> list[list[Prediction] | BaseException]:
+        async with AsyncClient("127.0.0.1:1", timeout=0.5) as client:
+            return await asyncio.gather(*(client.classify(image) for image in NOISE), return_exceptions=True)
+
+    assert {type(answer) for answer in asyncio.run(ask())} == {UnreachableError}
+
+
+def test_the_client_knows_the_server_s_model(server: Server, reader: Reader) -> None:
+    async def ask() -> str:
+        async with AsyncClient(server.address) as client:
+            return (await client.model())[1].name
+
+    assert asyncio.run(ask()) == reader.model.card.name

@@ -1,0 +1,138 @@
+"""Several processes on one port: started, counted, kept and stopped as one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import pytest
+
+from scanline.v1 import digits_pb2 as pb
+from scanline.v1.digits_pb2_grpc import DigitsStub
+from tests.faults.server import until
+from tests.serve.conftest import PATIENCE, ServerProcess
+from tests.serve.test_credentials import NEW_CONNECTION
+from tests.serve.test_lifecycle import failed_start
+from tests.serve.test_metrics import get, samples
+
+StartServer = Callable[..., ServerProcess]
+WORKERS = 2
+
+
+@pytest.fixture(scope="module")
+def transport() -> str:
+    return "loop"
+
+
+class Shared:
+    """A supervisor with its workers."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self.process = server.process
+        serving = server.wait_for("serving")
+        assert serving["workers"] == WORKERS
+        self.address = str(serving["address"])
+        self.metrics_address = str(serving["metrics_address"])
+
+    def workers(self) -> set[int]:
+        """Give the processes that the supervisor has now."""
+        children = Path(f"/proc/{self.process.pid}/task")
+        return {int(pid) for task in children.iterdir() for pid in (task / "children").read_text().split()}
+
+    def counted(self, name: str, label: str = "") -> float:
+        return samples(self.metrics_address)[name, label]
+
+    def call(self) -> None:
+        """Ask for one image on a new connection."""
+        with grpc.insecure_channel(self.address, NEW_CONNECTION) as channel:
+            DigitsStub(channel).Classify(pb.ClassifyRequest(pixels=bytes(784)), timeout=PATIENCE, wait_for_ready=True)
+
+
+@pytest.fixture
+def shared(start_server: StartServer) -> Shared:
+    return Shared(start_server("--workers", str(WORKERS), "--metrics-listen", "127.0.0.1:0"))
+
+
+@pytest.mark.parametrize("carrier", ["loop", "threads"])
+def test_the_workers_share_the_port_and_are_counted_as_one(start_server: StartServer, carrier: str) -> None:
+    arguments = ("--workers", str(WORKERS), "--metrics-listen", "127.0.0.1:0", "--transport", carrier)
+    server = start_server(*arguments, "--log-level", "debug")
+    shared = Shared(server)
+    assert len(shared.workers()) == WORKERS
+    for _ in range(40):  # the kernel gives a connection to either of two: to one alone about once in 10^12
+        shared.call()
+    assert shared.counted("nv_inference_count") == 40
+    assert shared.counted("scanline_request_seconds_count") == 40
+    assert shared.counted("scanline_workers") == WORKERS
+    assert get(shared.metrics_address, "/readyz") == (200, "ready\n")
+    server.process.terminate()
+    code, log = server.end()
+    assert code == 0
+    assert all(f'"worker": {number}' in log for number in range(1, WORKERS + 1))
+    assert log.count('"event": "answered"') == 40
+
+
+def test_a_killed_worker_is_started_again_and_its_counts_are_kept(shared: Shared) -> None:
+    for _ in range(10):
+        shared.call()
+    assert shared.counted("nv_inference_count") == 10
+    before = shared.workers()
+    victim = min(before)
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: shared.counted("scanline_worker_restarts_total") == 1, "the worker is started again")
+    until(lambda: shared.counted("scanline_workers") == WORKERS, "it serves again")
+    assert len(shared.workers() - before) == 1
+    assert victim not in shared.workers()
+    for _ in range(10):
+        shared.call()
+    assert shared.counted("nv_inference_count") == 20
+
+
+def test_a_halted_worker_costs_a_scrape_nothing_but_what_it_counted_last(shared: Shared) -> None:
+    for _ in range(10):
+        shared.call()
+    assert shared.counted("nv_inference_count") == 10
+    victim = min(shared.workers())
+    os.kill(victim, signal.SIGSTOP)
+    try:
+        assert shared.counted("nv_inference_count") == 10
+    finally:
+        os.kill(victim, signal.SIGCONT)
+    until(lambda: shared.counted("scanline_workers") == WORKERS, "it answers again")
+    assert shared.counted("nv_inference_count") == 10
+
+
+def test_workers_end_when_their_supervisor_is_killed(shared: Shared) -> None:
+    workers = shared.workers()
+    shared.process.kill()
+    shared.process.wait(PATIENCE)
+    until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in workers), "the workers are gone")
+
+
+def test_a_second_signal_ends_all_at_once(start_server: StartServer) -> None:
+    server = start_server("--workers", str(WORKERS), "--drain-delay", "1000")
+    server.wait_for("serving")
+    server.process.send_signal(signal.SIGINT)
+    for _ in range(WORKERS):
+        server.wait_for("not serving")
+    server.process.send_signal(signal.SIGINT)
+    code, log = server.end()
+    assert code == 0
+    assert '"all workers stopped"' in log
+
+
+def test_a_taken_port_is_one_clear_line(shared: Shared) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for address in (f"127.0.0.1:{taken.getsockname()[1]}", shared.address):
+            assert failed_start("--workers", "2", "--listen", address) == (
+                f"error: can't listen on {address}: the port is taken, or the address is not this machine's"
+            )
+
+
+def test_a_missing_model_is_one_clear_line(tmp_path: Path) -> None:
+    line = failed_start("--workers", "2", "--model", str(tmp_path / "none.onnx"))
+    assert line.startswith("error: no such model: ")
