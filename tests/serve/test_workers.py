@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -31,9 +33,9 @@ def transport() -> str:
 class Shared:
     """A supervisor with its workers."""
 
-    def __init__(self, server: ServerProcess) -> None:
-        self.process = server.process
-        serving = server.wait_for("serving")
+    def __init__(self, process: subprocess.Popen[str], serving: dict[str, Any]) -> None:
+        """Take the process and what its log says of it."""
+        self.process = process
         assert serving["workers"] == WORKERS
         self.address = str(serving["address"])
         self.metrics_address = str(serving["metrics_address"])
@@ -46,6 +48,9 @@ class Shared:
     def counted(self, name: str, label: str = "") -> float:
         return samples(self.metrics_address)[name, label]
 
+    def has(self, name: str, value: float) -> bool:
+        return self.counted(name) == value
+
     def call(self) -> None:
         """Ask for one image on a new connection."""
         with grpc.insecure_channel(self.address, NEW_CONNECTION) as channel:
@@ -54,14 +59,15 @@ class Shared:
 
 @pytest.fixture
 def shared(start_server: StartServer) -> Shared:
-    return Shared(start_server("--workers", str(WORKERS), "--metrics-listen", "127.0.0.1:0"))
+    server = start_server("--workers", str(WORKERS), "--metrics-listen", "127.0.0.1:0")
+    return Shared(server.process, server.wait_for("serving"))
 
 
 @pytest.mark.parametrize("carrier", ["loop", "threads"])
 def test_the_workers_share_the_port_and_are_counted_as_one(start_server: StartServer, carrier: str) -> None:
     arguments = ("--workers", str(WORKERS), "--metrics-listen", "127.0.0.1:0", "--transport", carrier)
     server = start_server(*arguments, "--log-level", "debug")
-    shared = Shared(server)
+    shared = Shared(server.process, server.wait_for("serving"))
     assert len(shared.workers()) == WORKERS
     for _ in range(40):  # the kernel gives a connection to either of two: to one alone about once in 10^12
         shared.call()
