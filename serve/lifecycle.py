@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import grpc
@@ -12,15 +13,18 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from scanline.errors import MissingExtraError, ModelError, StartError
+from scanline.inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from scanline.v1.digits_pb2_grpc import add_DigitsServicer_to_server
+from serve import servicers
 from serve.calls import Calls
 from serve.core import DigitService
 from serve.credentials import Certificates, Tokens
+from serve.deferred import Deferred
 from serve.folder import Policy
 from serve.interceptor import CallInterceptor
 from serve.machine import memory, return_memory
+from serve.oip import servicer as oip
 from serve.repository import Repository
-from serve.servicers import SERVICE, Digits
 from serve.settings import ServeSettings
 from serve.statistics import Statistics
 from serve.threads import ThreadServer
@@ -57,6 +61,8 @@ class Server:
         address: where it listens, ``host:port``; the port is the real one where the settings say 0.
         metrics_address: where it answers operators; None where it does not.
         statistics: what it has done so far.
+        repository: the versions of the model.
+        inference: the servicer of the Open Inference Protocol, whose `admin` several processes share.
     """
 
     def __init__(self, settings: ServeSettings, worker: int | None = None) -> None:
@@ -82,9 +88,9 @@ class Server:
         # wants when another watcher goes: both wait for ever. The loop transport calls it in a form of its own.
         self._health = health.HealthServicer(experimental_non_blocking=False)
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._repository = _load(settings, self.statistics)
+        self.repository = _load(settings, self.statistics)
         self._service = DigitService(
-            self._repository,
+            self.repository,
             self.statistics,
             max_images=settings.max_images,
             max_pixels=settings.max_pixels,
@@ -94,6 +100,7 @@ class Server:
             instances=settings.instances,
         )
         self._tracer = _tracer(settings)
+        self.inference = oip.OpenInference(self._service, self.repository, self.statistics, self._tracer, settings)
         self._transport = self._build()
         self.address = self._bind()
         self._metrics = self._bind_metrics()
@@ -103,11 +110,11 @@ class Server:
         """Begin to answer."""
         if self._metrics is not None:
             self._metrics.start()
-        self._repository.watch(self._settings.model_poll)
+        self.repository.watch(self._settings.model_poll)
         self._transport.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._is_ready.set()
-        version = self._repository.get()
+        version = self.repository.get()
         log.info(
             "serving" if self._worker is None else "worker serving",
             address=self.address,
@@ -148,7 +155,7 @@ class Server:
         finished = self._wait_until_idle()
         # what is left: callers that watch our health, and calls past the grace period
         closed = self._transport.stop(CLOSE_TIMEOUT)
-        self._repository.close()
+        self.repository.close()
         self._service.close()
         if self._tracer is not None:
             self._tracer.close()
@@ -182,17 +189,20 @@ class Server:
         return certificates, tokens
 
     def _set_health(self, state: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", SERVICE):
+        for name in ("", servicers.SERVICE, oip.SERVICE):
             self._health.set(name, state)
 
     def _build(self) -> Transport:
-        digits = Digits(self._service, self._tracer, max_message_bytes=self._settings.max_message_bytes)
-        transport = _transport(self._settings, self._calls, digits, self._service, self._worker is not None)
+        digits = servicers.Digits(self._service, self._tracer, max_message_bytes=self._settings.max_message_bytes)
+        deferred = {**digits.deferred(), **self.inference.deferred()}
+        transport = _transport(self._settings, self._calls, deferred, self._service, self._worker is not None)
         # The generated functions ask for a grpc.Server, and use the two methods of it that a Transport has.
         server = cast("grpc.Server", transport)
         add_DigitsServicer_to_server(digits, server)
+        add_GRPCInferenceServiceServicer_to_server(self.inference, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        services = [servicers.SERVICE, oip.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(services, server)
         return transport
 
     def _bind(self) -> str:
@@ -207,13 +217,13 @@ class Server:
 
 
 def _transport(
-    settings: ServeSettings, calls: Calls, digits: Digits, service: DigitService, shares_port: bool
+    settings: ServeSettings, calls: Calls, deferred: Mapping[str, Deferred], service: DigitService, shares_port: bool
 ) -> Transport:
     options = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", int(shares_port)),  # a second server on the port is an error, not a lottery
-        ("grpc.max_concurrent_streams", settings.max_calls),
+        ("grpc.max_concurrent_streams", 2 * settings.max_calls),  # a call that is over counts until gRPC clears it away
         ("grpc.keepalive_time_ms", round(settings.keepalive * 1000)),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
@@ -230,7 +240,7 @@ def _transport(
             return LoopServer(
                 interceptor,
                 calls,
-                digits.deferred(),
+                deferred,
                 service.work,
                 loops=settings.instances + 1,  # one is there for calls while the others run the model
                 threads=settings.threads,
