@@ -13,6 +13,8 @@ from typing import Any
 import grpc
 import pytest
 
+from scanline.inference import open_inference_pb2 as oip
+from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from tests.faults.server import until
@@ -96,6 +98,48 @@ def test_a_killed_worker_is_started_again_and_its_counts_are_kept(shared: Shared
     for _ in range(10):
         shared.call()
     assert shared.counted("nv_inference_count") == 20
+
+
+def on_new_connections(shared: Shared, ask: Callable[[GRPCInferenceServiceStub], object]) -> set[object]:
+    """Ask on so many connections that both workers are asked; give the distinct answers."""
+    answers = set()
+    for _ in range(20):
+        with grpc.insecure_channel(shared.address, NEW_CONNECTION) as channel:
+            answers.add(ask(GRPCInferenceServiceStub(channel)))
+    return answers
+
+
+def test_any_worker_tells_the_statistics_of_all(shared: Shared) -> None:
+    for _ in range(20):
+        shared.call()
+
+    def count(stub: GRPCInferenceServiceStub) -> int:
+        [model] = stub.ModelStatistics(oip.ModelStatisticsRequest(name="digits"), timeout=PATIENCE).model_stats
+        return model.inference_count
+
+    assert on_new_connections(shared, count) == {20}
+
+
+def test_what_one_is_told_to_load_and_unload_all_do(start_server: StartServer) -> None:
+    server = start_server("--workers", str(WORKERS), "--metrics-listen", "127.0.0.1:0", "--admin")
+    shared = Shared(server.process, server.wait_for("serving"))
+
+    def is_ready(stub: GRPCInferenceServiceStub) -> bool:
+        return stub.ModelReady(oip.ModelReadyRequest(name="digits"), timeout=PATIENCE).ready
+
+    assert on_new_connections(shared, is_ready) == {True}
+    with grpc.insecure_channel(shared.address, NEW_CONNECTION) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        stub.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="digits"), timeout=PATIENCE)
+    assert on_new_connections(shared, is_ready) == {False}
+    os.kill(min(shared.workers()), signal.SIGKILL)
+    until(lambda: shared.has("scanline_worker_restarts_total", 1), "the worker is started again")
+    until(lambda: shared.has("scanline_workers", WORKERS), "it serves again")
+    until(lambda: on_new_connections(shared, is_ready) == {False}, "it does as the others were told")
+    with grpc.insecure_channel(shared.address, NEW_CONNECTION) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        stub.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="digits"), timeout=PATIENCE)
+    assert on_new_connections(shared, is_ready) == {True}
 
 
 def test_a_halted_worker_costs_a_scrape_nothing_but_what_it_counted_last(shared: Shared) -> None:
