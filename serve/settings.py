@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,6 +15,11 @@ from serve.folder import Policy
 from serve.machine import cores
 
 _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):(\d{1,5})")
+
+
+def _by_memory(size: Callable[[int], int]) -> Callable[[dict[str, Any]], int]:
+    """Make a default of a function from the number of workers, which is among the fields that are read before."""
+    return lambda given: size(given.get("workers", 1))
 
 
 class ServeSettings(Settings):
@@ -45,6 +51,7 @@ class ServeSettings(Settings):
         None, description="address for /metrics, /healthz and /readyz, HOST:PORT; without it, there are none"
     )
 
+    workers: int = Field(1, ge=1, le=256, description="processes that share the port")
     max_batch_size: int = Field(64, ge=1, le=4096, description="most images in one run of the model")
     max_queue_delay: float = Field(
         0.0, ge=0, le=10, description="seconds that a batch which is not full waits for company"
@@ -53,20 +60,28 @@ class ServeSettings(Settings):
         4096, ge=1, description="most images that wait; beyond it callers are told to come back"
     )
     max_images: int = Field(1024, ge=1, description="most images in one call")
-    max_pixels: int = Field(default_factory=sizing.max_pixels, ge=784, description="most pixels of an image file")
+    max_pixels: int = Field(
+        default_factory=_by_memory(sizing.max_pixels), ge=784, description="most pixels of an image file"
+    )
     max_message_bytes: int = Field(
-        default_factory=sizing.max_message_bytes, ge=4096, le=2**31 - 1, description="most bytes in one message"
+        default_factory=_by_memory(sizing.max_message_bytes),
+        ge=4096,
+        le=2**31 - 1,
+        description="most bytes in one message",
     )
     max_calls: int = Field(
-        default_factory=sizing.max_calls, ge=1, description="most calls that are under way or wait for a thread"
+        default_factory=_by_memory(sizing.max_calls),
+        ge=1,
+        description="most calls that are under way or wait for a thread",
     )
-    max_streams: int = Field(default_factory=sizing.max_streams, ge=1, description="most streams that are open at once")
+    max_streams: int = Field(
+        default_factory=_by_memory(sizing.max_streams), ge=1, description="most streams that are open at once"
+    )
 
     transport: Literal["auto", "loop", "threads"] = Field(
         "auto", description="loop: fast; threads: on gRPC's public API alone; auto: loop where this gRPC has it"
     )
     threads: int = Field(64, ge=2, le=1024, description="threads for streams and for reading image files")
-    workers: int = Field(1, ge=1, le=256, description="processes that share the port")
     instances: int = Field(
         default_factory=lambda given: max(1, cores() // given.get("workers", 1)),
         ge=1,

@@ -3,7 +3,8 @@
 Whatever callers send, the sum of what the server holds for them must stay below its limit: a kernel that runs out of
 memory ends the process and with it everybody's calls. So what is left beside the server itself is shared out: to the
 calls that may be under way, each with the largest message; to the largest pictures; to the streams. The rest is for
-connections and answers. `docs/serving.md` has the outcome for some sizes, tests/compose tries it.
+connections and answers. Workers share the memory and the cores. `docs/serving.md` has the outcome for some sizes,
+tests/compose tries it.
 """
 
 from __future__ import annotations
@@ -29,28 +30,29 @@ STREAMS: Final = (1, 32)
 PIXELS: Final = (MIB, MAX_PIXELS)
 
 
-def max_message_bytes() -> int:
+def max_message_bytes(workers: int) -> int:
     """Give the most bytes in a message."""
-    return _within(MESSAGE, _room() * FOR_CALLS / CROWD // MIB * MIB)
+    return _within(MESSAGE, _room(workers) * FOR_CALLS / CROWD // MIB * MIB)
 
 
-def max_calls() -> int:
+def max_calls(workers: int) -> int:
     """Give the most calls under way."""
-    return _within(CALLS, _room() * FOR_CALLS / max_message_bytes())
+    return _within(CALLS, _room(workers) * FOR_CALLS / max_message_bytes(workers))
 
 
-def max_streams() -> int:
+def max_streams(workers: int) -> int:
     """Give the most streams that are open at once."""
-    return _within(STREAMS, _room() * FOR_STREAMS / MESSAGES_PER_STREAM / max_message_bytes())
+    return _within(STREAMS, _room(workers) * FOR_STREAMS / MESSAGES_PER_STREAM / max_message_bytes(workers))
 
 
-def max_pixels() -> int:
+def max_pixels(workers: int) -> int:
     """Give the most pixels of a picture, of which as many are decoded at once as there are cores."""
-    return _within(PIXELS, _room() * FOR_PICTURES / cores() / BYTES_PER_PIXEL)
+    at_once = max(1, cores() // workers)
+    return _within(PIXELS, _room(workers) * FOR_PICTURES / at_once / BYTES_PER_PIXEL)
 
 
-def _room() -> int:
-    return max(memory() - SERVER, LEAST_ROOM)
+def _room(workers: int) -> int:
+    return max(memory() // workers - SERVER, LEAST_ROOM)
 
 
 def _within(bounds: tuple[int, int], value: float) -> int:

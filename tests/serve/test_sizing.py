@@ -11,10 +11,10 @@ from serve.settings import ServeSettings
 MIB = 2**20
 
 
-def sizes(monkeypatch: pytest.MonkeyPatch, memory: int, cores: int) -> ServeSettings:
+def sizes(monkeypatch: pytest.MonkeyPatch, memory: int, cores: int, workers: int = 1) -> ServeSettings:
     monkeypatch.setattr(sizing, "memory", lambda: memory)
     monkeypatch.setattr(sizing, "cores", lambda: cores)
-    return ServeSettings()
+    return ServeSettings(workers=workers)
 
 
 @pytest.mark.parametrize("cores", [1, 2, 16])
@@ -39,3 +39,10 @@ def test_plenty_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = sizes(monkeypatch, 2**40, 2)
     assert (settings.max_message_bytes, settings.max_calls, settings.max_streams) == (16 * MIB, 1024, 32)
     assert settings.max_pixels == 50_000_000
+
+
+def test_workers_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = sizes(monkeypatch, 2048 * MIB, 4, workers=4)
+    alone = sizes(monkeypatch, 512 * MIB, 1)
+    chosen = {"max_message_bytes", "max_calls", "max_streams", "max_pixels"}
+    assert shared.model_dump(include=chosen) == alone.model_dump(include=chosen)
