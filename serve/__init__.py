@@ -11,6 +11,8 @@ core.py         the service: images in, answers out; knows nothing of gRPC
 statistics.py   what each model has done, counted
 convert.py      messages to arrays and back
 servicers.py    the RPCs, thin
+oip/            the Open Inference Protocol: the same core in its messages
+stream.py       streams of requests, answered in order
 deferred.py     an RPC in two halves, for a transport that does not wait
 status.py       the one place where errors become gRPC status codes
 calls.py        what happens around every call: request id, count, log line
@@ -19,6 +21,7 @@ interceptor.py  puts that around the handlers
 threads.py      the plain transport: grpc.server
 loop.py         the fast transport: the gRPC core's events
 loop_call.py    a call as the fast transport sees it
+tracing.py      OpenTelemetry, an extra
 metrics.py      the port for operators: Prometheus, health
 pipes.py        how the processes of one server ask each other
 worker.py       one of several processes on one port

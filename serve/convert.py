@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from scanline.contract import COLUMNS, IMAGE_BYTES, METADATA_PREFIX, ROWS
 from scanline.prediction import RejectReason
 from scanline.v1 import digits_pb2 as pb
-from serve.core import Answers, Request
+from serve.core import Answers, Request, Trace
 from serve.errors import BadRequestError
 from serve.version import Version
 
 REASONS: Final = {reason: pb.RejectReason.Value(f"REJECT_REASON_{reason.name}") for reason in RejectReason}
 
 
-def request_of(message: pb.ClassifyRequest, deadline: float | None) -> Request:
+def request_of(message: pb.ClassifyRequest, deadline: float | None, trace: Trace | None) -> Request:
     """Turn a message into the core's request.
 
     Raises:
@@ -35,7 +35,7 @@ def request_of(message: pb.ClassifyRequest, deadline: float | None) -> Request:
                 f"{ROWS} rows of {COLUMNS} uint8 pixels an image"
             )
         images = np.frombuffer(message.pixels, np.uint8).reshape(-1, ROWS, COLUMNS)
-    return Request(images=images, version=message.model_version, deadline=deadline)
+    return Request(images=images, version=message.model_version, deadline=deadline, trace=trace)
 
 
 def response_of(answers: Answers, version: str, *, probabilities: bool) -> pb.ClassifyResponse:

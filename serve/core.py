@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,18 @@ from scanline.preprocess import steps
 from serve.batcher import Batcher, Ticket
 from serve.errors import BadRequestError, CallError, ExpiredError, NotAvailableError
 from serve.repository import CURRENT, Repository
-from serve.statistics import FILES_MODEL, ROWS_MODEL, ModelCounter, ModelKey, Statistics
+from serve.statistics import FILES_MODEL, ROWS_MODEL, ModelKey, Statistics, Times
 from serve.version import LOGITS, PROBABILITIES, REASON, REASONS, Version
+
+
+class Trace(Protocol):
+    """What is told of a request once it is over: serve/tracing.py."""
+
+    def answered(self, model: ModelKey, images: int, times: Times) -> None:
+        """Tell that a model answered it."""
+
+    def failed(self, model: ModelKey, error: CallError, came: float) -> None:
+        """Tell that it failed, just now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +46,13 @@ class Request:
             or the bytes of image files.
         version: the model version to use; empty for the current one.
         deadline: the time.monotonic() after which nobody wants the answer.
+        trace: what is told of it, if anything.
     """
 
     images: NDArray[Any] | Sequence[bytes]
     version: str = CURRENT
     deadline: float | None = None
+    trace: Trace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,10 @@ class Answers:
     probabilities: NDArray[np.float32]
     reasons: Sequence[RejectReason | None]
     errors: Sequence[str | None]
+
+
+# How far a value may be from 0 to 1 before the image can't be meant so: what resampling makes of an edge.
+SLACK: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +98,7 @@ class Pending:
         version: the version of the model that answers it.
     """
 
-    __slots__ = ("_batcher", "_came", "_counter", "_images", "_ticket", "version")
+    __slots__ = ("_batcher", "_came", "_images", "_model", "_ticket", "_trace", "version")
 
     def __init__(
         self,
@@ -91,19 +107,21 @@ class Pending:
         images: Images,
         *,
         version: Version,
-        counter: ModelCounter,
+        model: str,
         came: float,
+        trace: Trace | None,
     ) -> None:
         """Hold the images and the ticket of those that could be read, None if there are none.
 
-        When the call came is what its time is counted from.
+        It is counted as a request to that model, and its time from when it came.
         """
         self._batcher = batcher
         self._ticket = ticket
         self._images = images
         self.version = version
-        self._counter = counter
+        self._model = model
         self._came = came
+        self._trace = trace
 
     def cancel(self) -> None:
         """Drop the call: its caller has gone."""
@@ -119,25 +137,19 @@ class Pending:
         ticket = self._ticket
         if ticket is None:
             now = time.monotonic()
-            self._counter.succeeded(0, came=self._came, queued=now, begun=now, ended=now, had=now)
+            self._count(0, Times(self._came, now, now, now, now))
             none = np.empty((0, CLASSES), np.float32)
             return Answers(none, none, (), self._images.errors)
         try:
             outputs = self._batcher.result(ticket)
         except CallError as error:
-            self._counter.failed(error, time.monotonic() - self._came)
+            _count_failure(self.version, self._model, error, self._came, self._trace)
             raise
         answers = Answers(
             outputs[:, LOGITS], outputs[:, PROBABILITIES], self._reasons(outputs[:, REASON]), self._images.errors
         )
-        self._counter.succeeded(
-            len(outputs),
-            came=self._came,
-            queued=ticket.queued_at,
-            begun=ticket.begun_at,
-            ended=ticket.ended_at,
-            had=time.monotonic(),
-        )
+        times = Times(self._came, ticket.queued_at, ticket.begun_at, ticket.ended_at, time.monotonic())
+        self._count(len(outputs), times)
         return answers
 
     def when_done(self, listener: Callable[[], None]) -> None:
@@ -154,8 +166,19 @@ class Pending:
             reasons = [own or other for own, other in zip(self._images.reasons, reasons, strict=True)]
         for reason in reasons:
             if reason is not None:
-                self._counter.rejected(reason)
+                self.version.counters[self._model].rejected(reason)
         return reasons
+
+    def _count(self, images: int, times: Times) -> None:
+        self.version.counters[self._model].succeeded(images, times)
+        if self._trace is not None:
+            self._trace.answered((self._model, self.version.name), images, times)
+
+
+def _count_failure(version: Version, model: str, error: CallError, came: float, trace: Trace | None) -> None:
+    version.counters[model].failed(error, time.monotonic() - came)
+    if trace is not None:
+        trace.failed((model, version.name), error, came)
 
 
 class RowReader:
@@ -248,7 +271,7 @@ class DigitService:
         """Check a call, read its files, and queue it. A file that can't be read is an error on its own prediction.
 
         Raises:
-            BadRequestError: there is no image, or there are too many, or their values make no sense.
+            BadRequestError: there is no image, or there are too many.
             NotFoundError: the version that it asks for does not exist.
             NotReadyError: it does, but is not served.
             ExpiredError: the deadline passed while files were read.
@@ -257,14 +280,14 @@ class DigitService:
         """
         came = time.monotonic()
         version = self._repository.get(request.version)
-        counter = version.counters[ROWS_MODEL if isinstance(request.images, np.ndarray) else FILES_MODEL]
+        model = ROWS_MODEL if isinstance(request.images, np.ndarray) else FILES_MODEL
         try:
             images = self._ready(request)
             ticket = self._batcher.submit(version.run, images.rows, request.deadline) if len(images.rows) else None
         except CallError as error:
-            counter.failed(error, time.monotonic() - came)
+            _count_failure(version, model, error, came, request.trace)
             raise
-        return Pending(self._batcher, ticket, images, version=version, counter=counter, came=came)
+        return Pending(self._batcher, ticket, images, version=version, model=model, came=came, trace=request.trace)
 
     def begin_rows(self) -> RowReader:
         """Begin an image that comes row by row.
@@ -288,10 +311,9 @@ class DigitService:
             return self._read(images, request.deadline)
         if images.dtype == np.uint8:
             return Images(to_network(images), (), [None] * len(images))
-        least, most = images.min(), images.max()
-        if not (least >= 0 and most <= 1):  # so that a NaN is refused too
-            raise BadRequestError(f"the images have values from {least} to {most}, expected 0 background to 1 ink")
-        return Images(images, (), [None] * len(images))
+        if images.min() >= 0 and images.max() <= 1:
+            return Images(images, (), [None] * len(images))
+        return _tamed(images)
 
     def _read(self, files: Sequence[bytes], deadline: float | None) -> Images:
         readable: list[NDArray[np.uint8]] = []
@@ -314,3 +336,15 @@ class DigitService:
     def _pending(self) -> dict[ModelKey, int]:
         versions = self._repository.served()
         return {(ROWS_MODEL, version.name): self._batcher.pending(version.run) for version in versions}
+
+
+def _tamed(images: NDArray[np.float32]) -> Images:
+    """Take images, float32 [n, 28, 28], of which some have values beyond 0 to 1, or NaN: load generators send any bits.
+
+    The network sees the nearest values that are allowed, so that whatever was sent has finite answers; and they are
+    rejected.
+    """
+    flat = images.reshape(len(images), -1)
+    fits = np.all((flat > -SLACK) & (flat < 1 + SLACK), axis=1)
+    reasons = [None if fit else RejectReason.NOT_A_DIGIT for fit in fits.tolist()]
+    return Images(np.clip(np.nan_to_num(images), 0, 1), reasons, [None] * len(images))

@@ -3,6 +3,7 @@
     CallError                 a call can't be answered
     ├── BadRequestError       it asks for something that makes no sense
     ├── UnauthenticatedError  it brings no token that is known here
+    ├── DisallowedError       it asks for something that is switched off
     ├── NotFoundError         it asks for a model, or a version of it, that does not exist
     ├── NotReadyError         it asks for one that exists and is not served
     ├── NotAvailableError     this model, or this server as it is set, can't do what it asks for
@@ -30,6 +31,10 @@ class BadRequestError(CallError):
 
 class UnauthenticatedError(CallError):
     """A call brings no token that is known here."""
+
+
+class DisallowedError(CallError):
+    """A call asks for something that is switched off."""
 
 
 class NotFoundError(CallError):

@@ -10,13 +10,14 @@ from typing import Any, Final, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
+from scanline.inference import open_inference_pb2
 from scanline.v1 import digits_pb2
 from serve import status
 from serve.calls import Calls
 from serve.errors import BadRequestError, CallError, FullError
 
 STREAM_RETRY_AFTER: Final = 1.0
-OWN_METHODS: Final = f"/{digits_pb2.DESCRIPTOR.package}."
+OWN_METHODS: Final = tuple(f"/{own.DESCRIPTOR.package}." for own in (digits_pb2, open_inference_pb2))
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 

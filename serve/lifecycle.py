@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import grpc
@@ -11,22 +12,26 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from scanline.errors import ModelError, StartError
+from scanline.errors import MissingExtraError, ModelError, StartError
+from scanline.inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from scanline.v1.digits_pb2_grpc import add_DigitsServicer_to_server
+from serve import servicers, sizing
 from serve.calls import Calls
 from serve.core import DigitService
 from serve.credentials import Certificates, Tokens
+from serve.deferred import Deferred
 from serve.folder import Policy
 from serve.interceptor import CallInterceptor
 from serve.machine import memory, return_memory
+from serve.oip import servicer as oip
 from serve.repository import Repository
-from serve.servicers import SERVICE, Digits
 from serve.settings import ServeSettings
 from serve.statistics import Statistics
 from serve.threads import ThreadServer
 
 if TYPE_CHECKING:
     from serve.metrics import MetricsServer
+    from serve.tracing import Tracer
 
 # How long the connections may take to close when there is nothing left to wait for, in seconds.
 CLOSE_TIMEOUT: Final = 5.0
@@ -56,6 +61,8 @@ class Server:
         address: where it listens, ``host:port``; the port is the real one where the settings say 0.
         metrics_address: where it answers operators; None where it does not.
         statistics: what it has done so far.
+        repository: the versions of the model.
+        inference: the servicer of the Open Inference Protocol, whose `admin` several processes share.
     """
 
     def __init__(self, settings: ServeSettings, worker: int | None = None) -> None:
@@ -81,9 +88,9 @@ class Server:
         # wants when another watcher goes: both wait for ever. The loop transport calls it in a form of its own.
         self._health = health.HealthServicer(experimental_non_blocking=False)
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._repository = _load(settings, self.statistics)
+        self.repository = _load(settings, self.statistics)
         self._service = DigitService(
-            self._repository,
+            self.repository,
             self.statistics,
             max_images=settings.max_images,
             max_pixels=settings.max_pixels,
@@ -92,6 +99,8 @@ class Server:
             max_queue_delay=settings.max_queue_delay,
             instances=settings.instances,
         )
+        self._tracer = _tracer(settings)
+        self.inference = oip.OpenInference(self._service, self.repository, self.statistics, self._tracer, settings)
         self._transport = self._build()
         self.address = self._bind()
         self._metrics = self._bind_metrics()
@@ -101,11 +110,11 @@ class Server:
         """Begin to answer."""
         if self._metrics is not None:
             self._metrics.start()
-        self._repository.watch(self._settings.model_poll)
+        self.repository.watch(self._settings.model_poll)
         self._transport.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         self._is_ready.set()
-        version = self._repository.get()
+        version = self.repository.get()
         log.info(
             "serving" if self._worker is None else "worker serving",
             address=self.address,
@@ -146,8 +155,10 @@ class Server:
         finished = self._wait_until_idle()
         # what is left: callers that watch our health, and calls past the grace period
         closed = self._transport.stop(CLOSE_TIMEOUT)
-        self._repository.close()
+        self.repository.close()
         self._service.close()
+        if self._tracer is not None:
+            self._tracer.close()
         if self._metrics is not None:
             self._metrics.close()
         log.info("stopped", finished=finished, closed=closed)
@@ -178,17 +189,20 @@ class Server:
         return certificates, tokens
 
     def _set_health(self, state: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", SERVICE):
+        for name in ("", servicers.SERVICE, oip.SERVICE):
             self._health.set(name, state)
 
     def _build(self) -> Transport:
-        digits = Digits(self._service, max_message_bytes=self._settings.max_message_bytes)
-        transport = _transport(self._settings, self._calls, digits, self._service, self._worker is not None)
+        digits = servicers.Digits(self._service, self._tracer, max_message_bytes=self._settings.max_message_bytes)
+        deferred = {**digits.deferred(), **self.inference.deferred()}
+        transport = _transport(self._settings, self._calls, deferred, self._service, self._worker is not None)
         # The generated functions ask for a grpc.Server, and use the two methods of it that a Transport has.
         server = cast("grpc.Server", transport)
         add_DigitsServicer_to_server(digits, server)
+        add_GRPCInferenceServiceServicer_to_server(self.inference, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        services = [servicers.SERVICE, oip.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(services, server)
         return transport
 
     def _bind(self) -> str:
@@ -203,13 +217,14 @@ class Server:
 
 
 def _transport(
-    settings: ServeSettings, calls: Calls, digits: Digits, service: DigitService, shares_port: bool
+    settings: ServeSettings, calls: Calls, deferred: Mapping[str, Deferred], service: DigitService, shares_port: bool
 ) -> Transport:
     options = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", int(shares_port)),  # a second server on the port is an error, not a lottery
         ("grpc.max_concurrent_streams", settings.max_calls),
+        ("grpc.http2.bdp_probe", int(sizing.may_read_ahead(settings.workers))),
         ("grpc.keepalive_time_ms", round(settings.keepalive * 1000)),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
@@ -226,7 +241,7 @@ def _transport(
             return LoopServer(
                 interceptor,
                 calls,
-                digits.deferred(),
+                deferred,
                 service.work,
                 loops=settings.instances + 1,  # one is there for calls while the others run the model
                 threads=settings.threads,
@@ -234,6 +249,16 @@ def _transport(
                 options=options,
             )
     return ThreadServer(interceptor, max_calls=settings.max_calls, options=options)
+
+
+def _tracer(settings: ServeSettings) -> Tracer | None:
+    if settings.trace_endpoint is None:
+        return None
+    try:
+        from serve.tracing import Tracer
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("--trace-endpoint", "traces", error.name or "") from None
+    return Tracer(settings.trace_endpoint, settings.trace_share)
 
 
 def _load(settings: ServeSettings, statistics: Statistics) -> Repository:

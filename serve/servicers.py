@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 
@@ -15,29 +12,29 @@ from scanline.v1.digits_pb2_grpc import DigitsServicer
 from serve import convert
 from serve.calls import Context
 from serve.core import DigitService, Pending
-from serve.deferred import Deferred
-from serve.errors import CallError, FullError
+from serve.deferred import Deferred, deadline_of, submit, trace_of
+from serve.errors import CallError
+from serve.stream import submitted
 
-# Requests of one stream that are read before the first of them is answered. With more, one stream could fill the queue;
-# with fewer, the model would wait for the network.
-STREAM_IN_FLIGHT: Final = 4
+if TYPE_CHECKING:
+    from serve.tracing import Tracer
+
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Digits"].full_name
-NO_DEADLINE: Final = 366 * 24 * 3600.0
-
-Step = tuple[pb.ClassifyRequest, Pending] | CallError
 
 
 class Digits(DigitsServicer):
     """Reads digits."""
 
-    def __init__(self, service: DigitService, *, max_message_bytes: int) -> None:
+    def __init__(self, service: DigitService, tracer: Tracer | None, *, max_message_bytes: int) -> None:
         """Answer with a service.
 
         Args:
             service: the core.
+            tracer: makes traces of the requests; None for none.
             max_message_bytes: what GetModel tells callers of the transport's own limit.
         """
         self._service = service
+        self._tracer = tracer
         self._max_message_bytes = max_message_bytes
 
     def Classify(self, request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:
@@ -53,21 +50,10 @@ class Digits(DigitsServicer):
         self, request_iterator: Iterator[pb.ClassifyRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.ClassifyResponse]:
         """Classify batches in order, reading ahead while the model runs."""
-        ahead: queue.Queue[Step | None] = queue.Queue(STREAM_IN_FLIGHT)
-        over = threading.Event()
-        reader = threading.Thread(
-            target=self._read_ahead, args=(request_iterator, context, ahead, over), name="stream-reader", daemon=True
-        )
-        reader.start()
-        try:
-            while (following := ahead.get()) is not None:
-                if isinstance(following, CallError):
-                    raise following
-                yield self._respond(*following)
-        finally:
-            over.set()
-            while not ahead.empty():  # the reader may be waiting for room
-                ahead.get_nowait()
+        for request, pending in submitted(request_iterator, lambda message: self._submit(message, context)):
+            if isinstance(pending, CallError):
+                raise pending
+            yield self._respond(request, pending)
 
     def ClassifyRows(
         self,
@@ -87,40 +73,8 @@ class Digits(DigitsServicer):
         return convert.model_of(version, max_images=self._service.max_images, max_message_bytes=self._max_message_bytes)
 
     def _submit(self, message: pb.ClassifyRequest, context: Context) -> Pending:
-        remaining = context.time_remaining()  # hundreds of years where the caller set no deadline
-        deadline = time.monotonic() + remaining if remaining < NO_DEADLINE else None
-        pending = self._service.submit(convert.request_of(message, deadline))
-        if not context.add_callback(pending.cancel):  # the caller went while files were read
-            pending.cancel()
-        return pending
+        request = convert.request_of(message, deadline_of(context), trace_of(context, self._tracer))
+        return submit(self._service, request, context)
 
     def _respond(self, message: pb.ClassifyRequest, pending: Pending) -> pb.ClassifyResponse:
         return convert.response_of(pending.result(), pending.version.name, probabilities=message.probabilities)
-
-    def _read_ahead(
-        self,
-        requests: Iterator[pb.ClassifyRequest],
-        context: grpc.ServicerContext,
-        ahead: queue.Queue[Step | None],
-        over: threading.Event,
-    ) -> None:
-        try:
-            for message in requests:
-                ahead.put((message, self._submit_patiently(message, context, over)))
-                if over.is_set():
-                    return
-        except CallError as error:
-            ahead.put(error)
-        except grpc.RpcError:  # the caller has gone
-            ahead.put(None)
-        else:
-            ahead.put(None)
-
-    def _submit_patiently(self, message: pb.ClassifyRequest, context: Context, over: threading.Event) -> Pending:
-        """Submit as soon as there is room: a stream is slowed down where a lone call is told to come back."""
-        while True:
-            try:
-                return self._submit(message, context)
-            except FullError as full:
-                if over.wait(full.retry_after):
-                    raise

@@ -12,14 +12,13 @@ from pydantic import Field, field_validator, model_validator
 from scanline.settings import Settings
 from serve import sizing
 from serve.folder import Policy
-from serve.machine import cores
 
 _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):(\d{1,5})")
 
 
-def _by_memory(size: Callable[[int], int]) -> Callable[[dict[str, Any]], int]:
-    """Make a default of a function from the number of workers, which is among the fields that are read before."""
-    return lambda given: size(given.get("workers", 1))
+def _each(default: Callable[[int], int]) -> Callable[[dict[str, Any]], int]:
+    """Make a default of what each of so many workers may have."""
+    return lambda given: default(given.get("workers", 1))
 
 
 class ServeSettings(Settings):
@@ -38,6 +37,7 @@ class ServeSettings(Settings):
         1.0, gt=0, le=3600, description="seconds between looks at a folder of versions for what is new in it"
     )
     listen: str = Field("127.0.0.1:50051", description="address to listen on, HOST:PORT; port 0 takes a free one")
+    workers: int = Field(1, ge=1, le=256, description="processes that share the port")
     tls_certificate: Path | None = Field(None, description="PEM file of the certificate to serve with TLS")
     tls_key: Path | None = Field(None, description="PEM file of its private key")
     tls_client_roots: Path | None = Field(
@@ -51,7 +51,11 @@ class ServeSettings(Settings):
         None, description="address for /metrics, /healthz and /readyz, HOST:PORT; without it, there are none"
     )
 
-    workers: int = Field(1, ge=1, le=256, description="processes that share the port")
+    trace_endpoint: str | None = Field(
+        None, description="OpenTelemetry collector's gRPC port, http://HOST:PORT, that is sent traces; without it, none"
+    )
+    trace_share: float = Field(1.0, ge=0, le=1, description="share of requests traced where the caller does not say")
+
     max_batch_size: int = Field(64, ge=1, le=4096, description="most images in one run of the model")
     max_queue_delay: float = Field(
         0.0, ge=0, le=10, description="seconds that a batch which is not full waits for company"
@@ -61,21 +65,21 @@ class ServeSettings(Settings):
     )
     max_images: int = Field(1024, ge=1, description="most images in one call")
     max_pixels: int = Field(
-        default_factory=_by_memory(sizing.max_pixels), ge=784, description="most pixels of an image file"
+        default_factory=_each(sizing.max_pixels), ge=784, description="most pixels of an image file"
     )
     max_message_bytes: int = Field(
-        default_factory=_by_memory(sizing.max_message_bytes),
+        default_factory=_each(sizing.max_message_bytes),
         ge=4096,
         le=2**31 - 1,
         description="most bytes in one message",
     )
     max_calls: int = Field(
-        default_factory=_by_memory(sizing.max_calls),
+        default_factory=_each(sizing.max_calls),
         ge=1,
         description="most calls that are under way or wait for a thread",
     )
     max_streams: int = Field(
-        default_factory=_by_memory(sizing.max_streams), ge=1, description="most streams that are open at once"
+        default_factory=_each(sizing.max_streams), ge=1, description="most streams that are open at once"
     )
 
     transport: Literal["auto", "loop", "threads"] = Field(
@@ -83,7 +87,7 @@ class ServeSettings(Settings):
     )
     threads: int = Field(64, ge=2, le=1024, description="threads for streams and for reading image files")
     instances: int = Field(
-        default_factory=lambda given: max(1, cores() // given.get("workers", 1)),
+        default_factory=_each(sizing.cores_each),
         ge=1,
         le=256,
         description="runs of the model at once in each process; all together one a core",
@@ -110,6 +114,14 @@ class ServeSettings(Settings):
     @classmethod
     def _is_policy(cls, value: str) -> str:
         Policy.parse(value)
+        return value
+
+    @field_validator("trace_endpoint")
+    @classmethod
+    def _is_endpoint(cls, value: str | None) -> str | None:
+        scheme, _, address = (value or "").partition("://")
+        if value is not None and (scheme not in {"http", "https"} or _ADDRESS.fullmatch(address) is None):
+            raise ValueError("should be http://HOST:PORT, or https:// with TLS, such as http://127.0.0.1:4317")
         return value
 
     @model_validator(mode="after")

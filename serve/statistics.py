@@ -12,7 +12,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from serve.errors import CallError, CancelledError, ExpiredError, FullError, ModelRunError, StoppingError
 
@@ -36,6 +36,24 @@ FAILURES: Final[dict[type[CallError], str]] = {
 ModelKey = tuple[str, str]  # name, version
 What = Literal["model", "certificate", "token"]
 Outcome = Literal["done", "refused"]
+
+
+class Times(NamedTuple):
+    """The course of a request that was answered, on the monotonic clock, in seconds.
+
+    Attributes:
+        came: when it came.
+        queued: when it was queued.
+        begun: when the first of its images was taken into a run.
+        ended: when the run with its last image ended.
+        had: when its answers were taken.
+    """
+
+    came: float
+    queued: float
+    begun: float
+    ended: float
+    had: float
 
 
 @dataclass(slots=True)
@@ -143,17 +161,9 @@ class ModelCounter:
             counts.run_times[bucket] = counts.run_times.get(bucket, 0) + 1
             counts.last = time.time()
 
-    def succeeded(self, images: int, *, came: float, queued: float, begun: float, ended: float, had: float) -> None:
-        """Count a request that was answered.
-
-        Args:
-            images: how many it had.
-            came: when it came, on the clock of all five.
-            queued: when it was queued.
-            begun: when the first of its images was taken into a run.
-            ended: when the run with its last image ended.
-            had: when its answers were taken.
-        """
+    def succeeded(self, images: int, times: Times) -> None:
+        """Count a request with so many images that was answered."""
+        came, queued, begun, ended, had = times
         counts, waited, took = self._counts, begun - queued, had - came
         wait_bucket, bucket = bisect_left(TIMES, waited), bisect_left(TIMES, took)
         with self._lock:

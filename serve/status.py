@@ -14,6 +14,7 @@ from serve.errors import (
     BadRequestError,
     CallError,
     CancelledError,
+    DisallowedError,
     ExpiredError,
     FullError,
     NotAvailableError,
@@ -26,6 +27,7 @@ from serve.errors import (
 CODES: Final[dict[type[CallError], grpc.StatusCode]] = {
     BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    DisallowedError: grpc.StatusCode.PERMISSION_DENIED,
     NotFoundError: grpc.StatusCode.NOT_FOUND,
     NotReadyError: grpc.StatusCode.UNAVAILABLE,
     NotAvailableError: grpc.StatusCode.FAILED_PRECONDITION,

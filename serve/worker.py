@@ -8,7 +8,7 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Final
 
-from scanline.errors import StartError
+from scanline.errors import ScanlineError
 from serve import logs
 from serve.lifecycle import Server
 from serve.machine import share_memory_pools
@@ -35,7 +35,7 @@ def main() -> int:
         server.statistics.everywhere = lambda: supervisor.ask("statistics", patience=STATISTICS_PATIENCE)
         stop_on_signals(server.ask_to_stop)
         server.start()
-    except StartError as error:
+    except ScanlineError as error:
         supervisor.ask("failed", str(error), patience=STATISTICS_PATIENCE)
         return error.exit_code
 

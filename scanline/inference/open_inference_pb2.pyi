@@ -720,9 +720,7 @@ class ModelInput(_message.Message):
     name: _builtins.str
     data_type: Global___DataType.ValueType
     @_builtins.property
-    def dims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Without the batch."""
-
+    def dims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -748,9 +746,7 @@ class ModelOutput(_message.Message):
     name: _builtins.str
     data_type: Global___DataType.ValueType
     @_builtins.property
-    def dims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Without the batch."""
-
+    def dims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
         self,
         *,
@@ -989,7 +985,7 @@ class ModelConfig(_message.Message):
     name: _builtins.str
     platform: _builtins.str
     max_batch_size: _builtins.int
-    """The most images in one request."""
+    """The most images in one request, where the sizes of the inputs and outputs leave their number out; else 0."""
     backend: _builtins.str
     @_builtins.property
     def version_policy(self) -> Global___ModelVersionPolicy: ...

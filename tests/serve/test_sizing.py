@@ -11,10 +11,10 @@ from serve.settings import ServeSettings
 MIB = 2**20
 
 
-def sizes(monkeypatch: pytest.MonkeyPatch, memory: int, cores: int, workers: int = 1) -> ServeSettings:
+def sizes(monkeypatch: pytest.MonkeyPatch, memory: int, cores: int) -> ServeSettings:
     monkeypatch.setattr(sizing, "memory", lambda: memory)
     monkeypatch.setattr(sizing, "cores", lambda: cores)
-    return ServeSettings(workers=workers)
+    return ServeSettings()
 
 
 @pytest.mark.parametrize("cores", [1, 2, 16])
@@ -41,8 +41,8 @@ def test_plenty_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.max_pixels == 50_000_000
 
 
-def test_workers_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = sizes(monkeypatch, 2048 * MIB, 4, workers=4)
-    alone = sizes(monkeypatch, 512 * MIB, 1)
-    chosen = {"max_message_bytes", "max_calls", "max_streams", "max_pixels"}
-    assert shared.model_dump(include=chosen) == alone.model_dump(include=chosen)
+def test_several_workers_share_the_memory_and_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = sizes(monkeypatch, 512 * MIB, 2)
+    monkeypatch.setattr(sizing, "memory", lambda: 4 * 512 * MIB)
+    monkeypatch.setattr(sizing, "cores", lambda: 4 * 2)
+    assert ServeSettings(workers=4) == alone.model_copy(update={"workers": 4})

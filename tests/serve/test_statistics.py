@@ -23,7 +23,7 @@ from serve.errors import (
     StoppingError,
 )
 from serve.lifecycle import Server
-from serve.statistics import Counts, ModelCounter, Snapshot, Statistics
+from serve.statistics import Counts, ModelCounter, Snapshot, Statistics, Times
 from tests.faults.server import until
 from tests.serve.conftest import PATIENCE, serving
 
@@ -123,7 +123,7 @@ def test_what_several_processes_count_adds_up() -> None:
         statistics.pending = lambda: {("digits", "a"): 3}
         counter.ran(4, 0.25)
         counter.ran(8 + number, 0.5)
-        counter.succeeded(4, came=0.0, queued=1.0, begun=3.0, ended=6.0, had=10.0)
+        counter.succeeded(4, Times(came=0.0, queued=1.0, begun=3.0, ended=6.0, had=10.0))
         counter.failed(FullError("full", 1.0), 0.5)
         counter.rejected("blank")
         statistics.reloaded("model", "refused")

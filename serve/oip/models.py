@@ -1,0 +1,147 @@
+"""The model as the Open Inference Protocol sees it: two names, for images in the network's form and for files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from scanline.contract import CLASSES, COLUMNS, INPUT_NAME, METADATA_PREFIX, OUTPUT_NAME, ROWS
+from scanline.inference import open_inference_pb2 as pb
+from serve.errors import NotFoundError
+from serve.folder import Policy
+from serve.settings import ServeSettings
+from serve.statistics import FILES_MODEL, ROWS_MODEL
+from serve.version import Version
+
+PLATFORM: Final = "onnxruntime_onnx"
+BACKEND: Final = "onnxruntime"
+FREE: Final = -1  # a size that the request decides
+
+LOGITS: Final = OUTPUT_NAME
+PROBABILITIES: Final = "probabilities"
+DIGIT: Final = "digit"
+REJECTED: Final = "rejected"
+ERROR: Final = "error"
+
+# The enumeration in which ModelConfig names the types that everything else names in words.
+CONFIGURED: Final = {
+    "FP32": pb.TYPE_FP32,
+    "UINT8": pb.TYPE_UINT8,
+    "INT64": pb.TYPE_INT64,
+    "BOOL": pb.TYPE_BOOL,
+    "BYTES": pb.TYPE_STRING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or output.
+
+    Attributes:
+        name: its name.
+        datatypes: what its elements may be; the first is what the metadata says.
+        shape: its sizes after the first, which is the number of images.
+    """
+
+    name: str
+    datatypes: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A name under which the model is asked.
+
+    Attributes:
+        name: the name.
+        input: what it takes.
+        outputs: what it gives.
+        is_batch: whether the first size counts requests that could come alone, as load generators think of them; where
+            it does, the configuration's sizes leave it out. Load generators can't make BYTES without a size.
+    """
+
+    name: str
+    input: Tensor
+    outputs: tuple[Tensor, ...]
+    is_batch: bool
+
+
+_ANSWERS: Final = (
+    Tensor(LOGITS, ("FP32",), (CLASSES,)),
+    Tensor(PROBABILITIES, ("FP32",), (CLASSES,)),
+    Tensor(DIGIT, ("INT64",), ()),
+    Tensor(REJECTED, ("BOOL",), ()),
+)
+FACES: Final = {
+    ROWS_MODEL: Face(ROWS_MODEL, Tensor(INPUT_NAME, ("FP32", "UINT8"), (ROWS, COLUMNS)), _ANSWERS, is_batch=True),
+    # An image that can't be read is an error of its own: digit -1, rejected, all numbers 0.
+    FILES_MODEL: Face(
+        FILES_MODEL, Tensor("image", ("BYTES",), ()), (*_ANSWERS, Tensor(ERROR, ("BYTES",), ())), is_batch=False
+    ),
+}
+
+
+def face_of(name: str) -> Face:
+    """Give the face of a name.
+
+    Raises:
+        NotFoundError: there is no such model.
+    """
+    face = FACES.get(name)
+    if face is None:
+        raise NotFoundError(f"there is no model {name[:64]!r}; there are {' and '.join(FACES)}")
+    return face
+
+
+def metadata_of(face: Face, versions: list[str]) -> pb.ModelMetadataResponse:
+    """Say what a model takes and gives."""
+    return pb.ModelMetadataResponse(
+        name=face.name,
+        versions=versions,
+        platform=PLATFORM,
+        inputs=[_described(face.input)],
+        outputs=[_described(output) for output in face.outputs],
+    )
+
+
+def config_of(face: Face, version: Version, settings: ServeSettings) -> pb.ModelConfig:
+    """Say how a model is served."""
+    free = () if face.is_batch else (FREE,)
+    config = pb.ModelConfig(
+        name=face.name,
+        platform=PLATFORM,
+        backend=BACKEND,
+        version_policy=_policy_of(Policy.parse(settings.model_versions)),
+        instance_group=[
+            pb.ModelInstanceGroup(name=face.name, count=settings.instances, kind=pb.ModelInstanceGroup.KIND_CPU)
+        ],
+        parameters={
+            key.removeprefix(METADATA_PREFIX): pb.ModelParameter(string_value=value)
+            for key, value in version.card.to_metadata().items()
+        },
+    )
+    datatype = CONFIGURED[face.input.datatypes[0]]
+    config.input.add(name=face.input.name, data_type=datatype, dims=(*free, *face.input.shape))
+    for output in face.outputs:
+        config.output.add(name=output.name, data_type=CONFIGURED[output.datatypes[0]], dims=(*free, *output.shape))
+    if face.is_batch:
+        config.max_batch_size = settings.max_images
+        batching = config.dynamic_batching
+        batching.preferred_batch_size.append(settings.max_batch_size)
+        batching.max_queue_delay_microseconds = round(settings.max_queue_delay * 1e6)
+        batching.default_queue_policy.max_queue_size = settings.max_queue_images
+    return config
+
+
+def _described(tensor: Tensor) -> pb.ModelMetadataResponse.TensorMetadata:
+    return pb.ModelMetadataResponse.TensorMetadata(
+        name=tensor.name, datatype=tensor.datatypes[0], shape=[FREE, *tensor.shape]
+    )
+
+
+def _policy_of(policy: Policy) -> pb.ModelVersionPolicy:
+    if policy.listed:
+        return pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=sorted(policy.listed)))
+    if policy.latest is None:
+        return pb.ModelVersionPolicy(all=pb.ModelVersionPolicy.All())
+    return pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=policy.latest))
