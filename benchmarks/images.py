@@ -38,7 +38,7 @@ def main() -> None:
     options.add_argument("--model", type=Path, help="model file or folder; the one that ships by default")
     options.add_argument("--images", type=int, help="how many of MNIST's test images to take; all by default")
     given = options.parse_args()
-    table = Table("data", "drawn as", "files", "right", "ms a file")
+    table = Table("data", "drawn as", "files", "right", "rejected", "ms a file")
     with Reader(given.model) as reader:
         digits = load_digits()
         images = np.rint(digits.images * 255 / 16).astype(np.uint8)
@@ -64,7 +64,8 @@ def _read(reader: Reader, name: str, images: Sequence[bytes] | Pixels, labels: P
     answers = reader.classify(images)
     took = (time.perf_counter() - started) / len(images)
     right = np.mean([answer.digit == label for answer, label in zip(answers, labels, strict=True)])
-    return name, f"{len(images):,}", f"{right:.2%}", f"{took * 1000:.2f}"
+    rejected = np.mean([answer.rejected for answer in answers])
+    return name, f"{len(images):,}", f"{right:.2%}", f"{rejected:.2%}", f"{took * 1000:.2f}"
 
 
 def _idx(path: Path, header: int) -> Pixels:

@@ -45,7 +45,7 @@ HALF_STEP: Final = 0.501  # of a quantised weight, with room for float32's round
 OPERATORS: Final = {
     "": {
         *("Clip", "Concat", "Gemm", "LSTM", "Pad", "ReduceMean", "Reshape", "Split", "Squeeze", "Transpose"),
-        "Unsqueeze",
+        *("ThresholdedRelu", "Unsqueeze"),
     },
     MICROSOFT: {"DynamicQuantizeLSTM"},
 }

@@ -52,7 +52,7 @@ class Graph:
         outputs: Sequence[str],
         *,
         domain: str = "",
-        **attributes: int | str | Sequence[int],
+        **attributes: float | str | Sequence[int],
     ) -> str:
         """Add a node and give the name of its first output that has one."""
         node = helper.make_node(operator, inputs, outputs, domain=domain)

@@ -4,8 +4,8 @@ onnxruntime's DynamicQuantizeLSTM keeps int8 weights and quantises its activatio
 step, each with one scale over all the images at hand. So a neighbour moves the scale, and with it an image's logits.
 Here those ranges are pinned, for every input and every batch:
 
-- x: pixels are clipped to [0, 1] and each row gets a constant 1 beside it, so the range is exactly [0, 1]. Its scale
-  is then 1/255, which loses nothing of an 8-bit image.
+- x: pixels are clipped to [0, 1], NaN to 0, and each row gets a constant 1 beside it, so the range is exactly [0, 1].
+  Its scale is then 1/255, which loses nothing of an 8-bit image.
 - h: two sentinel units have their gates saturated, so that c counts the steps up or down and h_t is +tanh(t) and
   -tanh(t). Every other unit has |c_t| <= t, because |c_t| <= |c_t-1| + 1; so no h lies outside, and every image of the
   batch brings the same range with it. A second layer's x is the first one's h: it is pinned by the same sentinels.
@@ -52,8 +52,10 @@ def int8(network: Network, levels: int) -> ModelProto:
     pinned = with_sentinels(network)
     graph = Graph()
     one = graph.constant("one", np.array(1, np.float32))
-    clipped = graph.node("Clip", [INPUT_NAME, graph.constant("zero", np.array(0, np.float32)), one], ["pixels"])
-    steps = time_first(graph, network, clipped)
+    # The comparison in ThresholdedRelu makes 0 of NaN, too. Clip alone would hand NaN on where the CPU's minimum and
+    # maximum do, as Arm's: the range of the whole batch would be lost.
+    positive = graph.node("ThresholdedRelu", [INPUT_NAME], ["positive"], alpha=0.0)
+    steps = time_first(graph, network, graph.node("Clip", [positive, "", one], ["pixels"]))
     padding = graph.constant("padding", np.array([0, 0, 0, 0, 0, 1], np.int64))
     steps = graph.node("Pad", [steps, padding, one], ["steps_and_one"])
     state = recurrent(graph, pinned, steps, _layer_adder(levels))

@@ -31,15 +31,16 @@ def check(path: Path) -> str:
 
     Raises:
         ModelError: there is no manifest, it doesn't name the file, or the file is another.
+        OSError: there is no such file.
     """
     place = path.parent / MANIFEST
     try:
         expected = json.loads(place.read_text(encoding="utf-8"))["files"][path.name]
-        given = _entry(path.read_bytes())
     except FileNotFoundError:
         raise ModelError(f"no {MANIFEST} beside {path}: `scanline export` writes it, copy it along") from None
     except (ValueError, KeyError, TypeError):
         raise ModelError(f"{place} does not name {path.name}; expected its bytes and sha256") from None
+    given = _entry(path.read_bytes())
     if given != expected:
         raise ModelError(f"{path} is {given}, but {MANIFEST} beside it says {expected}: copy or export it again")
     return f"sha256 {given['sha256']}"

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from scanline import shape
 from scanline.contract import COLUMNS, ROWS
 from scanline.decode import MAX_PIXELS, decode
 from scanline.prediction import RejectReason
@@ -40,6 +41,8 @@ BAND: Final = 0.12
 MIN_CONTRAST: Final = 20
 # The ink's own level: enough of a stroke's pixels reach it, even where most of them are edge.
 INK_PERCENTILE: Final = 75
+# A pixel belongs to the shape that is judged if it is at least this dark of 255.
+INK_LEVEL: Final = 128
 # A pixel belongs to the ink box if it is at least this dark of 255.
 BOX_LEVEL: Final = 64
 
@@ -81,9 +84,9 @@ def steps(source: bytes | Path | BinaryIO | Image.Image, max_pixels: int = MAX_P
     """Do as `to_rows`, and keep what is on the way."""
     picture = grey(decode(source, max_pixels))
     if in_normal_form(picture):
-        return Steps(picture, picture, picture.copy(), None)
+        return Steps(picture, picture, picture.copy(), shape.reason(picture >= INK_LEVEL))
     strokes = ink(picture)
-    return Steps(picture, strokes, normalise(strokes), None if strokes.any() else RejectReason.BLANK)
+    return Steps(picture, strokes, normalise(strokes), shape.reason(strokes >= INK_LEVEL))
 
 
 def in_normal_form(picture: Pixels) -> bool:

@@ -35,11 +35,8 @@ def of_the_digit(mask: Mask) -> Mask:
     rest: Mask = _without_lines(mask) & _without_lines(mask.T).T
     if rest.any():
         mask = rest
-    factor = -(-max(mask.shape) // GRID)
-    height, width = (-(-side // factor) for side in mask.shape)
-    cells = np.zeros((height * factor, width * factor), bool)
-    cells[: mask.shape[0], : mask.shape[1]] = mask
-    labels = label(np.asarray(cells.reshape(height, factor, width, factor).any(axis=(1, 3))))
+    labels = label(on_grid(mask))
+    factor = _cell(mask)
     wide = labels.repeat(factor, axis=0).repeat(factor, axis=1)[: mask.shape[0], : mask.shape[1]]
     areas = np.bincount(wide[mask])
     kept: Mask = areas >= SPECK * areas.max()
@@ -47,6 +44,19 @@ def of_the_digit(mask: Mask) -> Mask:
         if _is_frame(labels == part, kept[labels]):
             kept[part] = False
     return mask & kept[wide]
+
+
+def on_grid(mask: Mask) -> Mask:
+    """Reduce a mask, bool [height, width], to at most GRID cells a side: those that hold any of it."""
+    factor = _cell(mask)
+    height, width = (-(-side // factor) for side in mask.shape)
+    cells = np.zeros((height * factor, width * factor), bool)
+    cells[: mask.shape[0], : mask.shape[1]] = mask
+    return np.asarray(cells.reshape(height, factor, width, factor).any(axis=(1, 3)))
+
+
+def _cell(mask: Mask) -> int:
+    return -(-int(max(mask.shape)) // GRID)
 
 
 def label(mask: Mask) -> NDArray[np.int64]:
@@ -92,6 +102,13 @@ def _is_frame(part: Mask, ink: Mask) -> bool:
     return min(sides) >= LINE_LENGTH and bool(np.ptp(np.nonzero(rest)[0]) >= SMALLEST_IN_FRAME * inside.shape[0])
 
 
+def outline(mask: Mask) -> float:
+    """Give the length of a mask's outline, in pixels."""
+    padded = np.pad(mask, 1)
+    # pi / 4: an outline that follows the grid is that much longer than the one it follows, over all directions
+    return math.pi / 4 * sum(float(np.count_nonzero(np.diff(padded, axis=axis))) for axis in (0, 1))
+
+
 def thickened(ink: Pixels, mask: Mask) -> Pixels:
     """Widen strokes too thin to survive the reduction to 20 pixels, on all sides alike.
 
@@ -102,10 +119,7 @@ def thickened(ink: Pixels, mask: Mask) -> Pixels:
     Returns:
         The ink, larger by the same margin on each side where its strokes were widened.
     """
-    padded = np.pad(mask, 1)
-    # pi / 4: an outline that follows the grid is that much longer than the one it follows, over all directions
-    outline = sum(np.count_nonzero(np.diff(padded, axis=axis)) for axis in (0, 1)) * math.pi / 4
-    width = 2 * np.count_nonzero(mask) / outline
+    width = 2 * np.count_nonzero(mask) / outline(mask)
     margin = max(0, round((THINNEST_PEN * max(mask.shape) - width) / 2))
     ink = np.pad(ink, margin)
     for _ in range(margin):

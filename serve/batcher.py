@@ -245,6 +245,7 @@ class Batcher:
         ticket.wake.release()
         if ticket.listener is not None:
             self._finished.append(ticket.listener)
+            ticket.listener = None  # it holds the call, which holds the ticket: a circle would outlive the call
 
     def _claim(self) -> bool:
         """Take a free run if something waits. Lock held."""

@@ -223,7 +223,7 @@ def _transport(
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", int(shares_port)),  # a second server on the port is an error, not a lottery
-        ("grpc.max_concurrent_streams", settings.max_calls),
+        ("grpc.max_concurrent_streams", 2 * settings.max_calls),  # a call that is over counts until gRPC clears it away
         ("grpc.http2.bdp_probe", int(sizing.may_read_ahead(settings.workers))),
         ("grpc.keepalive_time_ms", round(settings.keepalive * 1000)),
         ("grpc.keepalive_timeout_ms", 20_000),

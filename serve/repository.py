@@ -200,9 +200,11 @@ class Repository:
         try:
             version = self._open(number, found)
         except Exception as error:  # noqa: BLE001 - whatever a bad file does to a library, what is served goes on
-            self._refused[number] = (found.stamp, str(error))
+            # callers may read it, whom it does not concern where the folder lies
+            reason = str(error).replace(f"{self._source}/", "")
+            self._refused[number] = (found.stamp, reason)
             if self._answering:  # else this is the start
-                self._report_refusal(number, str(error))
+                self._report_refusal(number, reason)
             return served
         self._refused.pop(number, None)
         if self._answering:

@@ -30,9 +30,10 @@ from scanline import console
 from scanline.contract import INPUT_NAME, OUTPUT_NAME, ModelCard
 from scanline.model import open_session
 from scanline.verify import Run, instruction_set, open_run
-from train.model import Architecture, DigitLSTM
+from train.model import DigitLSTM
+from train.recipe import PRESETS
 
-PRESETS: Final = {"seed": Architecture(hidden=128, projection=128), "edge": Architecture(hidden=128)}
+ARCHITECTURES: Final = {name: PRESETS[name].architecture for name in ("seed", "edge")}
 PLAIN: Final = "plain export"
 BATCHES: Final = (1, 8, 64, 256)
 THREADS: Final = (1, 2)
@@ -48,7 +49,7 @@ def main() -> None:
     console.out.print(
         f"{platform.processor() or platform.machine()}, {instruction_set()}, onnxruntime {ort.__version__}"
     )
-    for preset, architecture in PRESETS.items():
+    for preset, architecture in ARCHITECTURES.items():
         contents = _contents(DigitLSTM(architecture).eval())
         console.out.print(_sizes(preset, contents, turns))
         for threads in THREADS:

@@ -2,10 +2,12 @@
 
     python -m benchmarks.train.speed
 
-All three train the `edge` network on the same digits with the same batch, in turns, on the device that `scanline
-train` would take. The bare loop is forward, backward and step on float data that lies on the device; it neither
-shuffles nor distorts, and keeps no average. The tutorials' way is a DataLoader over Pillow images: one with nothing but
-the conversion to a tensor, one that turns, scales and shifts each image as well (without elastic distortion).
+All three train the `edge` network on the same digits with batches of one size, in turns, on the device that `scanline
+train` would take. The clock runs from the first step to the last: the start of a process, loading data and drawing the
+made-up negatives, which happens once a run, are outside. The bare loop is forward, backward and step on float data that
+lies on the device; it neither shuffles nor distorts, and keeps no average. The tutorials' way is a DataLoader over
+Pillow images: one with nothing but the conversion to a tensor, one that turns, scales and shifts each image as well
+(without elastic distortion).
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ Precision = Literal["float32", "bfloat16"]
 EDGE: Final = PRESETS["edge"]
 STEPS: Final = 120
 TURNS: Final = 6
+BATCH: Final = EDGE.recipe.batch + EDGE.recipe.negatives  # images that a step of the preset computes
 
 
 class PillowDigits(TorchDataset[tuple[Tensor, int]]):
@@ -63,28 +66,38 @@ class PillowDigits(TorchDataset[tuple[Tensor, int]]):
         return torch.from_numpy(np.asarray(image, np.float32) / 255), self.labels[index]
 
 
-def scanline_loop(digits: loop.Digits, here: processes.Processes, precision: Precision) -> None:
-    """Train for some steps as `scanline train` does."""
+def scanline_loop(digits: loop.Digits, here: processes.Processes, precision: Precision) -> float:
+    """Train for some steps as `scanline train` does, and give the seconds that they took, as all of these do."""
     with tempfile.TemporaryDirectory() as run:
         recipe = replace(EDGE.recipe, steps=STEPS, precision=precision)
-        loop.fit(EDGE.architecture, recipe, digits, seed=0, run=Path(run), processes=here)
+        return loop.fit(EDGE.architecture, recipe, digits, seed=0, run=Path(run), processes=here).seconds
 
 
-def bare_loop(digits: loop.Digits, here: processes.Processes, precision: Precision) -> None:
+def bare_loop(digits: loop.Digits, here: processes.Processes, precision: Precision) -> float:
     """Train for the same steps with nothing around the network."""
-    rows, batch = augment.to_rows(digits.images), EDGE.recipe.batch
+    rows = augment.to_rows(digits.images)
     step = _stepper(here, precision)
+    began = time.perf_counter()
     for number in range(STEPS):
-        chosen = slice(number * batch, (number + 1) * batch)
+        chosen = slice(number * BATCH, (number + 1) * BATCH)
         step(rows[chosen], digits.labels[chosen])
+    return _since(began, here)
 
 
-def pillow_loop(digits: loop.Digits, here: processes.Processes, *, distorted: bool) -> None:
+def pillow_loop(digits: loop.Digits, here: processes.Processes, *, distorted: bool) -> float:
     """Train for the same steps from a DataLoader."""
-    loader = DataLoader(PillowDigits(digits, distorted=distorted), EDGE.recipe.batch, shuffle=True)
+    loader = DataLoader(PillowDigits(digits, distorted=distorted), BATCH, shuffle=True)
     step = _stepper(here, "float32")
+    began = time.perf_counter()
     for _, (rows, labels) in zip(range(STEPS), loader, strict=False):
         step(rows.to(here.device), labels.to(here.device))
+    return _since(began, here)
+
+
+def _since(began: float, here: processes.Processes) -> float:
+    if here.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
 
 
 def _stepper(here: processes.Processes, precision: Precision) -> Callable[[Tensor, Tensor], None]:
@@ -106,9 +119,9 @@ def main() -> None:
     """Take turns; compare the best of each, which other work on the machine has disturbed least."""
     with processes.join("auto") as here:
         few = split(data.load(["uci"], None), hold_out=False, device=here.device)
-        repeats = -(-STEPS * EDGE.recipe.batch // len(few.labels))
+        repeats = -(-STEPS * BATCH // len(few.labels))
         digits = replace(few, images=few.images.repeat(repeats, 1, 1), labels=few.labels.repeat(repeats))
-        ways: dict[str, Callable[[], None]] = {
+        ways: dict[str, Callable[[], float]] = {
             "scanline train": lambda: scanline_loop(digits, here, "float32"),
             "bare loop": lambda: bare_loop(digits, here, "float32"),
             "scanline train, bfloat16": lambda: scanline_loop(digits, here, "bfloat16"),
@@ -119,12 +132,9 @@ def main() -> None:
         speeds: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(TURNS + 1):
             for name, train in ways.items():
-                began = time.perf_counter()
-                train()
-                if here.device.type == "cuda":
-                    torch.cuda.synchronize()
+                seconds = train()
                 if turn:  # the first turn warms up
-                    speeds[name].append(STEPS * EDGE.recipe.batch / (time.perf_counter() - began))
+                    speeds[name].append(STEPS * BATCH / seconds)
     table = Table("way", "images/s, best", "median", "scanline's gain", title=origin.hardware(here.device))
     own = max(speeds["scanline train"])
     for name, found in speeds.items():

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Sequence
 from itertools import islice
 from typing import TypeAlias
 
 from scanline.client.connection import Connection
-from scanline.client.messages import Limits, Part
+from scanline.client.messages import Limits, Part, predictions_of
 from scanline.errors import ScanlineError
+from scanline.prediction import Prediction
 from scanline.v1 import digits_pb2 as pb
 
-Answer: TypeAlias = "asyncio.Future[Sequence[pb.Prediction]]"
+Answer: TypeAlias = "asyncio.Future[list[Prediction]]"
 
 
 class Gatherer:
@@ -28,9 +28,10 @@ class Gatherer:
         limits: what one message may hold.
     """
 
-    def __init__(self, connection: Connection, limits: Limits) -> None:
-        """Send over a connection, in messages within the limits."""
+    def __init__(self, connection: Connection, limits: Limits, min_confidence: float | None) -> None:
+        """Send over a connection, in messages within the limits; answers of less confidence are rejected."""
         self._connection = connection
+        self._min_confidence = min_confidence
         self.limits = limits
         self._loop = asyncio.get_running_loop()
         # by what all images of a message share: their form, and whether probabilities are wanted
@@ -39,9 +40,15 @@ class Gatherer:
         self._due = False
         self._carriers: set[asyncio.Task[None]] = set()
 
-    def send(self, part: Part, *, probabilities: bool) -> Answer:
-        """Queue a part; give the future of its answers, one for each image. Cancelling it takes the part back."""
+    def send(self, part: Part | Prediction, *, probabilities: bool) -> Answer:
+        """Queue a part; give the future of its answers, one for each image. Cancelling it takes back what still waits.
+
+        The error of an image that could not be read has its answer at once, in its place.
+        """
         answer: Answer = self._loop.create_future()
+        if isinstance(part, Prediction):
+            answer.set_result([part])
+            return answer
         self._waiting[part.of_pixels, probabilities].append((part, answer))
         if not self._due:
             self._due = True
@@ -88,7 +95,7 @@ class Gatherer:
                 if not answer.cancelled():
                     answer.set_exception(error)
         else:
-            predictions = iter(response.predictions)
+            predictions = iter(predictions_of(response.predictions, self._min_confidence))
             for count, answer in shares:
                 share = list(islice(predictions, count))
                 if not answer.cancelled():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from scanline.client.connection import TIMEOUT, Connection, Tls
 from scanline.client.gather import Answer, Gatherer
-from scanline.client.messages import Limits, Part, model_of, predictions_of, split
+from scanline.client.messages import Limits, model_of, split
 from scanline.contract import ModelCard
 from scanline.images import Image, items
 from scanline.prediction import Prediction
@@ -63,35 +63,35 @@ class AsyncClient:
     async def classify(self, images: Image | Iterable[Image], *, probabilities: bool = False) -> list[Prediction]:
         """Read the digit in each image; arguments, answers and errors are those of scanline.Client.classify.
 
-        Bytes and arrays are taken as they are; files are read, Pillow images encoded and iterables gone through in
-        a thread, so that the event loop never waits for a disk.
+        Files are read, Pillow images encoded and iterables gone through in a thread, so that the event loop never waits
+        for a disk.
         """
+        if isinstance(images, bytes) or (isinstance(images, np.ndarray) and images.ndim == 2):
+            gatherer = self._gatherer or await self._open()
+            [part] = split(items(images), gatherer.limits)
+            return await gatherer.send(part, probabilities=probabilities)
         return [prediction async for prediction in self.stream(images, probabilities=probabilities)]
 
     async def stream(
         self, images: Image | Iterable[Image], *, probabilities: bool = False
-    ) -> AsyncIterator[Prediction]:
+    ) -> AsyncGenerator[Prediction, None]:
         """Read the digit in each image, and give the predictions one by one; see scanline.Client.stream."""
         gatherer = self._gatherer or await self._open()
-        at_hand = isinstance(images, (bytes, np.ndarray))
         parts = split(items(images), gatherer.limits)
-        waiting: deque[Answer | Prediction] = deque()
+        waiting: deque[Answer] = deque()
         try:
-            while True:
-                part = next(parts, None) if at_hand else await asyncio.to_thread(next, parts, None)
-                if part is None:
-                    break
-                waiting.append(gatherer.send(part, probabilities=probabilities) if isinstance(part, Part) else part)
+            while (part := await asyncio.to_thread(next, parts, None)) is not None:
+                waiting.append(gatherer.send(part, probabilities=probabilities))
                 if len(waiting) > self._connection.window:
-                    for prediction in await self._answers(waiting.popleft()):
+                    for prediction in await waiting.popleft():
                         yield prediction
             while waiting:
-                for prediction in await self._answers(waiting.popleft()):
+                for prediction in await waiting.popleft():
                     yield prediction
         finally:
             for answer in waiting:
-                if isinstance(answer, asyncio.Future):
-                    answer.cancel()
+                if not answer.cancel() and not answer.cancelled():
+                    answer.exception()  # asyncio reports an error that nobody has looked at
 
     async def _open(self) -> Gatherer:
         """Ask a server for its limits; all tasks that come meanwhile wait for the same call."""
@@ -101,10 +101,5 @@ class AsyncClient:
 
     async def _ask(self) -> Gatherer:
         description = await asyncio.wrap_future(self._connection.describe())
-        self._gatherer = Gatherer(self._connection, Limits.of(description.limits))
+        self._gatherer = Gatherer(self._connection, Limits.of(description.limits), self._min_confidence)
         return self._gatherer
-
-    async def _answers(self, answer: Answer | Prediction) -> list[Prediction]:
-        if isinstance(answer, Prediction):
-            return [answer]
-        return predictions_of(await answer, self._min_confidence)

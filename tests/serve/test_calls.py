@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 import grpc
@@ -160,3 +161,12 @@ def test_a_quiet_server_logs_no_answered_call(start_server: Callable[..., Server
         DigitsStub(channel).Classify(ONE_IMAGE)
     server.process.terminate()
     assert "answered" not in server.end()[1]
+
+
+def test_calls_that_are_over_take_no_place_on_their_connection(transport: str) -> None:
+    """A stream that gRPC still counts when its call is answered would have a later call refused, REFUSED_STREAM."""
+    with serving(transport=transport, max_calls=64) as server, grpc.insecure_channel(server.address) as channel:
+        classify = DigitsStub(channel).Classify
+        with ThreadPoolExecutor(48) as callers:
+            answers = list(callers.map(lambda _: len(classify(ONE_IMAGE, timeout=PATIENCE).predictions), range(2000)))
+    assert answers == [1] * 2000

@@ -12,6 +12,7 @@ HEADINGS = [
     "Accuracy after each row",
     "Calibration",
     "Under distortions",
+    "Rejected as no digit",
     "The run",
 ]
 
@@ -37,7 +38,7 @@ def test_the_page_holds_every_part_and_asks_for_nothing(finished: Path) -> None:
     text = (finished / "report.html").read_text()
     page.feed(text)
     assert [heading for heading in page.headings if heading in HEADINGS] == HEADINGS
-    assert len(page.sources) == 6
+    assert len(page.sources) == 7
     assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
     assert not {"script", "link", "iframe"} & set(page.tags)
     assert re.search(r"95&nbsp;% interval of the accuracy is \d+\.\d+% to \d+\.\d+%", text)

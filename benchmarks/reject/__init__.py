@@ -1,0 +1,1 @@
+"""What the reject option catches, and what it costs."""

@@ -1,0 +1,275 @@
+"""Versions of the model in a folder: which are served, how they come and go while calls go on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from scanline import manifest
+from scanline.inference import open_inference_pb2 as oip
+from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from scanline.v1 import digits_pb2 as pb
+from scanline.v1.digits_pb2_grpc import DigitsStub
+from scanline.verify import GOLDEN
+from serve.lifecycle import Server
+from tests.faults.server import until
+from tests.serve.conftest import ServerProcess, serving
+from tests.serve.published import FLOAT32, INT8, publish
+from tests.serve.test_digits import refusal
+from tests.serve.test_lifecycle import failed_start
+
+SOON = 0.02  # seconds between looks at the folder
+
+
+@pytest.fixture
+def transport() -> str:
+    """One transport: neither knows of versions."""
+    return "loop"
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A folder with version 1, float32."""
+    publish(tmp_path / "models", 1, FLOAT32)
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def server(models: Path, settings: dict[str, Any], transport: str) -> Iterator[Server]:
+    with serving(model=models, model_poll=SOON, admin=True, transport=transport, **settings) as running:
+        yield running
+
+
+@pytest.fixture
+def triton(channel: grpc.Channel) -> GRPCInferenceServiceStub:
+    return GRPCInferenceServiceStub(channel)
+
+
+def current(stub: DigitsStub) -> str:
+    """Give the version that answers who names none."""
+    version: str = stub.Classify(pb.ClassifyRequest(pixels=bytes(784))).model_version
+    return version
+
+
+def answer(stub: DigitsStub, version: str) -> str:
+    """Ask a version by its name; give the one that answered, or the status."""
+    try:
+        response = stub.Classify(pb.ClassifyRequest(pixels=bytes(784), model_version=version))
+    except grpc.RpcError as error:
+        return f"{error.code().name}: {error.details()}"
+    return str(response.model_version)
+
+
+def index(triton: GRPCInferenceServiceStub) -> dict[str, tuple[str, str]]:
+    """Give state and reason of each version."""
+    models = triton.RepositoryIndex(oip.RepositoryIndexRequest()).models
+    return {entry.version: (entry.state, entry.reason) for entry in models if entry.name == "digits"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "served"),
+    [
+        ({}, ["3"]),
+        ({"model_versions": "latest:2"}, ["3", "2"]),
+        ({"model_versions": "all"}, ["3", "2", "1"]),
+        ({"model_versions": "1,2"}, ["2", "1"]),
+    ],
+)
+def test_the_policy_says_which_versions_are_served(models: Path, settings: dict[str, Any], served: list[str]) -> None:
+    publish(models, 2)
+    publish(models, 3, FLOAT32)
+    with (
+        serving(model=models, model_poll=SOON, **settings) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        stub, triton = DigitsStub(channel), GRPCInferenceServiceStub(channel)
+        assert current(stub) == served[0]
+        for version in ("1", "2", "3"):
+            expected = version if version in served else f"UNAVAILABLE: model version {version} is not served: "
+            assert answer(stub, version).startswith(expected)
+            ready = triton.ModelReady(oip.ModelReadyRequest(name="digits", version=version)).ready
+            assert ready == (version in served)
+        assert answer(stub, "4") == f"NOT_FOUND: model version '4' is not loaded; {', '.join(served)} is"
+        assert triton.ModelMetadata(oip.ModelMetadataRequest(name="digits")).versions == served
+
+
+@pytest.mark.parametrize("settings", [{"model_versions": "latest:2"}])
+def test_a_version_that_is_published_takes_over(
+    models: Path, server: Server, stub: DigitsStub, triton: GRPCInferenceServiceStub
+) -> None:
+    assert current(stub) == "1"
+    assert stub.GetModel(pb.GetModelRequest()).card["precision"] == "float32"
+    publish(models, 2)
+    until(lambda: current(stub) == "2", "version 2 answers")
+    assert stub.GetModel(pb.GetModelRequest()).card["precision"] == "int8"
+    assert answer(stub, "1") == "1"
+    publish(models, 10)  # by number, not by text
+    until(lambda: current(stub) == "10", "version 10 answers")
+    assert answer(stub, "1") == "UNAVAILABLE: model version 1 is not served: the policy leaves it out"
+    assert index(triton) == {
+        "10": ("READY", ""),
+        "2": ("READY", ""),
+        "1": ("UNAVAILABLE", "the policy leaves it out"),
+    }
+    ready = triton.RepositoryIndex(oip.RepositoryIndexRequest(ready=True)).models
+    assert [(entry.name, entry.version) for entry in ready] == [
+        ("digits", "10"),
+        ("digits", "2"),
+        ("digits-image", "10"),
+        ("digits-image", "2"),
+    ]
+    assert server.statistics.snapshot().reloads == {("model", "done"): 2}
+
+
+def test_a_version_that_is_published_again_is_taken_again(models: Path, server: Server, stub: DigitsStub) -> None:
+    before = stub.GetModel(pb.GetModelRequest()).file
+    publish(models, 1, INT8)
+    until(lambda: stub.GetModel(pb.GetModelRequest()).file != before, "the new files answer")
+    assert current(stub) == "1"
+
+
+def exchanged(folder: Path) -> None:
+    """Put the float32 model under the int8 model's name, with a manifest that fits: its numbers are others."""
+    shutil.copy(folder / "digits.onnx", folder / "digits.int8.onnx")
+    manifest.write(folder, "test", [*INT8, GOLDEN])
+
+
+def truncated(folder: Path) -> None:
+    content = (folder / "digits.int8.onnx").read_bytes()
+    (folder / "digits.int8.onnx").write_bytes(content[: len(content) // 2])
+
+
+SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut short": (truncated, "onnxruntime can't load the model"),
+    "empty": (lambda folder: (folder / "digits.int8.onnx").write_bytes(b""), "onnxruntime can't load the model"),
+    "no model": (lambda folder: (folder / "digits.int8.onnx").unlink(), "no model in the folder"),
+    "no manifest": (lambda folder: (folder / manifest.MANIFEST).unlink(), "no manifest.json beside"),
+    "no golden vectors": (lambda folder: (folder / GOLDEN).unlink(), "no golden vectors of digits.int8.onnx"),
+    "not its manifest": (
+        lambda folder: manifest.write(folder, "test", [GOLDEN]),
+        "manifest.json does not name digits.int8.onnx",
+    ),
+    "other numbers": (exchanged, "logits differ by"),
+}
+
+
+@pytest.mark.parametrize("damage", SPOILT)
+def test_a_bad_version_is_refused_and_the_old_one_stays(
+    models: Path, server: Server, stub: DigitsStub, triton: GRPCInferenceServiceStub, damage: str
+) -> None:
+    spoil, words = SPOILT[damage]
+    names = (*INT8, *FLOAT32) if damage == "other numbers" else INT8[:1]
+    publish(models, 2, names, spoil)
+    until(lambda: "2" in index(triton), "version 2 is refused")
+    assert current(stub) == "1"
+    state, reason = index(triton)["2"]
+    assert state == "UNAVAILABLE"
+    assert words in reason
+    assert answer(stub, "2").startswith("UNAVAILABLE: model version 2 is not served: ")
+    assert server.statistics.snapshot().reloads == {("model", "refused"): 1}
+    publish(models, 2)  # mended
+    until(lambda: current(stub) == "2", "version 2 answers")
+    assert index(triton)["2"] == ("READY", "")
+
+
+def test_what_is_no_number_is_not_looked_at(models: Path, server: Server, triton: GRPCInferenceServiceStub) -> None:
+    for name in ("0", "02", "-3", "4.tmp", ".5", "latest"):
+        shutil.copytree(models / "1", models / name)
+    (models / "6").write_text("no folder")
+    publish(models, 2)
+    until(lambda: "2" in index(triton), "the folder was looked at")
+    assert set(index(triton)) == {"1", "2"}
+
+
+def test_a_folder_that_goes_costs_a_warning(
+    tmp_path: Path, models: Path, start_server: Callable[..., ServerProcess]
+) -> None:
+    publish(models, 2)
+    server = start_server("--model", str(models), "--model-poll", str(SOON))
+    address = server.wait_for("serving")["address"]
+    with grpc.insecure_channel(address) as channel:
+        stub = DigitsStub(channel)
+        shutil.rmtree(models / "2")
+        gone = server.wait_for("gone, and served as before")
+        assert (gone["level"], gone["versions"]) == ("warning", [2])
+        assert current(stub) == "2"
+        models.rename(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere").rename(models)
+        publish(models, 3, spoil=truncated)
+        refused = server.wait_for("version refused")
+        assert (refused["level"], refused["version"]) == ("warning", "3")
+        assert current(stub) == "2"
+        publish(models, 3)
+        assert server.wait_for("version loaded")["version"] == "3"
+        assert current(stub) == "3"
+
+
+def test_unloading_takes_the_model_out_of_service_until_it_is_loaded(
+    models: Path, server: Server, stub: DigitsStub, triton: GRPCInferenceServiceStub
+) -> None:
+    triton.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="digits"))
+    assert not triton.ServerReady(oip.ServerReadyRequest()).ready
+    assert not triton.ModelReady(oip.ModelReadyRequest(name="digits-image")).ready
+    assert index(triton) == {"1": ("UNAVAILABLE", "unloaded")}
+    assert answer(stub, "") == answer(stub, "1") == "UNAVAILABLE: the model is unloaded"
+    publish(models, 2)  # which is not taken either
+    triton.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="digits-image"))
+    assert current(stub) == "2"
+    assert triton.ServerReady(oip.ServerReadyRequest()).ready
+
+
+def test_loading_goes_by_what_is_there_now(
+    models: Path, server: Server, stub: DigitsStub, triton: GRPCInferenceServiceStub
+) -> None:
+    publish(models, 2)
+    until(lambda: current(stub) == "2", "version 2 answers")
+    shutil.rmtree(models / "2")  # back to version 1
+    triton.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="digits"))
+    assert current(stub) == "1"
+    publish(models, 3, spoil=truncated)
+    code, details = refusal(lambda: triton.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="digits")))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "onnxruntime can't load the model" in details
+    assert current(stub) == "1"
+
+
+def test_a_load_that_makes_no_sense_is_refused(server: Server, triton: GRPCInferenceServiceStub) -> None:
+    request = oip.RepositoryModelLoadRequest(model_name="digit")
+    assert refusal(lambda: triton.RepositoryModelLoad(request))[0] is grpc.StatusCode.NOT_FOUND
+    request = oip.RepositoryModelLoadRequest(model_name="digits")
+    request.parameters["config"].string_param = "{}"
+    assert refusal(lambda: triton.RepositoryModelLoad(request))[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_without_admin_nobody_loads_or_unloads(models: Path) -> None:
+    with serving(model=models) as server, grpc.insecure_channel(server.address) as channel:
+        triton = GRPCInferenceServiceStub(channel)
+        for call in (
+            lambda: triton.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="digits")),
+            lambda: triton.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="digits")),
+        ):
+            assert refusal(call)[0] is grpc.StatusCode.PERMISSION_DENIED
+        assert current(DigitsStub(channel)) == "1"
+
+
+@pytest.mark.parametrize(("policy", "words"), [("latest:1", "onnxruntime can't load the model"), ("7", "is one of 7")])
+def test_a_server_with_nothing_to_serve_does_not_start(tmp_path: Path, policy: str, words: str) -> None:
+    publish(tmp_path, 1, spoil=truncated)
+    assert words in failed_start("--model", str(tmp_path), "--model-versions", policy)
+
+
+def test_a_server_starts_with_the_versions_that_are_sound(models: Path) -> None:
+    publish(models, 2, spoil=truncated)
+    with serving(model=models) as server, grpc.insecure_channel(server.address) as channel:
+        assert current(DigitsStub(channel)) == "1"
+        assert server.statistics.snapshot().reloads == {("model", "refused"): 1}
