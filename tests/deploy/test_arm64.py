@@ -16,7 +16,7 @@ import pytest
 from scanline import Client, samples
 from scanline.contract import to_network
 from scanline.model import SHIPPED, Model
-from train.data import Dataset
+from train.data import load
 
 FOLDER = os.environ.get("TEST_ARM64", "")
 BOARDS = ["pi4", "pi5"]
@@ -51,7 +51,7 @@ def test_it_is_another_processor(board: str) -> None:
 
 @pytest.mark.parametrize("name", ["digits.onnx", "digits.int8.onnx"])
 def test_a_thousand_images_are_read_alike(board: str, name: str, tmp_path: Path) -> None:
-    rows = to_network(Dataset.load(["uci"], None).train_images[:COUNT])
+    rows = to_network(load(["uci"], None).train_images[:COUNT])
     np.save(tmp_path / "rows.npy", rows)
     command = [board, "-c", LOGITS, str(tmp_path / "rows.npy"), str(SHIPPED / name), str(tmp_path / "logits.npy")]
     subprocess.run(command, timeout=PATIENCE, check=True)
