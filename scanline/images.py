@@ -60,7 +60,7 @@ def items(images: Image | Iterable[Image]) -> Iterator[Item]:
     Raises:
         InputError: an element is nothing that can be an image; the message says what can be.
     """
-    if isinstance(images, (str, bytes, os.PathLike, np.ndarray, Item)) or hasattr(images, "read"):
+    if isinstance(images, (np.ndarray, str, bytes, Item, os.PathLike)) or hasattr(images, "read"):
         yield from _items(images)
     elif isinstance(images, Iterable):
         for image in images:

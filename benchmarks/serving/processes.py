@@ -27,6 +27,13 @@ SERVERS: Final[Mapping[str, Sequence[str]]] = {
     "plain": ("-m", "benchmarks.serving.plain"),
 }
 PLAIN: Final = "plain"
+# Not compared with the others: what the counting costs.
+COUNTED: Final = "counted"
+UNCOUNTED: Final = "uncounted"
+COUNTING: Final[Mapping[str, Sequence[str]]] = {
+    COUNTED: (*SCANLINE, "--metrics-listen", "127.0.0.1:0"),
+    UNCOUNTED: ("-m", "benchmarks.serving.uncounted", *SCANLINE[2:]),
+}
 PATIENCE: Final = 30.0
 
 
@@ -38,11 +45,13 @@ class Running:
         address: where it listens.
         pid: its process.
         ready: seconds from the start of the process to its first answer.
+        metrics_address: where it answers operators; None where it does not.
     """
 
     address: str
     pid: int
     ready: float
+    metrics_address: str | None = None
 
     def cpu_seconds(self) -> float:
         """Give the CPU time that it has used, user and system, all threads (proc(5), /proc/PID/stat)."""
@@ -68,10 +77,10 @@ def two_cores() -> tuple[int, int]:
 
 
 @contextmanager
-def pinned(command: Sequence[str], core: int) -> Iterator[subprocess.Popen[str]]:
-    """Run a Python command on one core until the context is left."""
+def pinned(command: Sequence[str], *cores: int) -> Iterator[subprocess.Popen[str]]:
+    """Run a Python command on some cores until the context is left."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SCANLINE_")}
-    command = ["taskset", "--cpu-list", str(core), sys.executable, *command]
+    command = ["taskset", "--cpu-list", ",".join(map(str, cores)), sys.executable, *command]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as process:
@@ -82,17 +91,18 @@ def pinned(command: Sequence[str], core: int) -> Iterator[subprocess.Popen[str]]
 
 
 @contextmanager
-def serving(name: str, core: int) -> Iterator[Running]:
-    """Run one of the servers on a core, from its first answer on."""
+def serving(name: str, *cores: int) -> Iterator[Running]:
+    """Run one of the servers on some cores, from its first answer on."""
     started = time.perf_counter()
-    with pinned(SERVERS[name], core) as process:
+    with pinned({**SERVERS, **COUNTING}[name], *cores) as process:
         assert process.stdout is not None
         line = process.stdout.readline().strip()
-        address = line if name == PLAIN else str(json.loads(line)["address"])
+        said = {"address": line} if name == PLAIN else json.loads(line)
+        address = str(said["address"])
         with grpc.insecure_channel(address) as channel:
             if name == PLAIN:
                 DigitsStub(channel).Classify(pb.ClassifyRequest(pixels=bytes(784)), timeout=PATIENCE)
             else:
                 answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        yield Running(address, process.pid, time.perf_counter() - started)
+        yield Running(address, process.pid, time.perf_counter() - started, said.get("metrics_address"))
