@@ -21,6 +21,8 @@ WINDOW_BATCHES: Final = 512
 WINDOW_BYTES: Final = 128 * 2**20
 BATCHES_A_TASK: Final = 4
 AHEAD: Final = 2
+# How often a task whose process died is done again. Ray Data would go on for ever with a file that kills its reader.
+RETRIES: Final = 5
 
 Window = list[Batch]
 
@@ -83,7 +85,7 @@ class Cluster:
         rows = [{"images": pickle.dumps(batch.images)} for batch in window]
         given = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // BATCHES_A_TASK))
         try:
-            return [pickle.loads(row["predictions"]) for row in given.map(self._read).iter_rows()]
+            return [pickle.loads(row["predictions"]) for row in given.map(self._read, max_retries=RETRIES).iter_rows()]
         except ray.exceptions.RayError as error:
             raise ScanlineError(f"the Ray cluster gave up: {error}") from None
 
