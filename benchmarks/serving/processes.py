@@ -27,6 +27,13 @@ SERVERS: Final[Mapping[str, Sequence[str]]] = {
     "plain": ("-m", "benchmarks.serving.plain"),
 }
 PLAIN: Final = "plain"
+# Not compared with the others: what the counting costs.
+COUNTED: Final = "counted"
+UNCOUNTED: Final = "uncounted"
+COUNTING: Final[Mapping[str, Sequence[str]]] = {
+    COUNTED: (*SCANLINE, "--metrics-listen", "127.0.0.1:0"),
+    UNCOUNTED: ("-m", "benchmarks.serving.uncounted", *SCANLINE[2:]),
+}
 PATIENCE: Final = 30.0
 
 
@@ -38,11 +45,13 @@ class Running:
         address: where it listens.
         pid: its process.
         ready: seconds from the start of the process to its first answer.
+        metrics_address: where it answers operators; None where it does not.
     """
 
     address: str
     pid: int
     ready: float
+    metrics_address: str | None = None
 
     def cpu_seconds(self) -> float:
         """Give the CPU time that it has used, user and system, all threads (proc(5), /proc/PID/stat)."""
@@ -85,14 +94,15 @@ def pinned(command: Sequence[str], *cores: int) -> Iterator[subprocess.Popen[str
 def serving(name: str, *cores: int) -> Iterator[Running]:
     """Run one of the servers on some cores, from its first answer on."""
     started = time.perf_counter()
-    with pinned(SERVERS[name], *cores) as process:
+    with pinned({**SERVERS, **COUNTING}[name], *cores) as process:
         assert process.stdout is not None
         line = process.stdout.readline().strip()
-        address = line if name == PLAIN else str(json.loads(line)["address"])
+        said = {"address": line} if name == PLAIN else json.loads(line)
+        address = str(said["address"])
         with grpc.insecure_channel(address) as channel:
             if name == PLAIN:
                 DigitsStub(channel).Classify(pb.ClassifyRequest(pixels=bytes(784)), timeout=PATIENCE)
             else:
                 answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        yield Running(address, process.pid, time.perf_counter() - started)
+        yield Running(address, process.pid, time.perf_counter() - started, said.get("metrics_address"))
