@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint train export serve protos lock bench clean
+.PHONY: help demo dev test lint train export serve protos env-example image lock bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 # A stamp a kind of install, so that a second run starts at once and a changed pyproject.toml or pin installs again.
 $(BIN)/python:
@@ -53,6 +53,13 @@ protos: $(VENV)/.dev ## generate the stubs in scanline/v1 and scanline/inference
 	@$(BIN)/python -m grpc_tools.protoc -I protos --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. \
 		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		$$(find protos -name '*.proto')
+
+env-example: $(VENV)/.base ## write .env.example again, after a change of settings
+	@$(BIN)/python deploy/env_example.py > .env.example
+
+image: ## build the image that serves, with its labels
+	@VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' scanline/__init__.py) REVISION=$$(git rev-parse HEAD) \
+		MODEL_SHA256=$$(sha256sum scanline/models/digits.int8.onnx | cut -d' ' -f1) docker compose build serve
 
 # Every package that an image holds, with the hashes of its files for every platform. The CPU build of torch is not in the
 # package index: make lock TORCH_CPU=FOLDER_OR_PAGE says where its wheel is.
