@@ -80,6 +80,7 @@ bench: $(VENV)/.dev ## measure what is claimed about speed
 	@$(BIN)/python -m benchmarks.export.speed
 	@$(BIN)/python -m benchmarks.train.speed
 	@$(BIN)/python -m benchmarks.serving
+	@$(BIN)/python -m benchmarks.serving.metrics
 	@$(BIN)/python -m benchmarks.client
 
 clean: ## remove what can be made again

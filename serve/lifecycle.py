@@ -82,7 +82,7 @@ class Server:
         self._is_ready = threading.Event()
         self.statistics = Statistics()
         self._certificates, self._tokens = self._read_credentials()
-        self._calls = Calls(None if self._tokens is None else self._tokens.check)
+        self._calls = Calls(None if self._tokens is None else self._tokens.check, self.statistics.call_failed)
         self.statistics.in_flight = lambda: self._calls.under_way
         # In its non-blocking form Watch waits for its message to be sent while it holds a lock that gRPC's only thread
         # wants when another watcher goes: both wait for ever. The loop transport calls it in a form of its own.

@@ -12,8 +12,9 @@ from scanline.prediction import Prediction, RejectReason
 from scanline.v1 import digits_pb2 as pb
 
 # What a call holds at most, if the server would take more: from here on larger messages gain nothing, while small ones
-# spread over a server's cores, and over servers, and a lost one costs little to repeat.
+# spread over a server's cores and over servers, take little memory, and are soon repeated. A larger file goes alone.
 MAX_IMAGES: Final = 128
+MAX_BYTES: Final = 2 * 2**20
 # Room in a message for everything but the images.
 ENVELOPE_BYTES: Final = 1024
 # Around each file in a message: its tag and its length.
@@ -33,16 +34,19 @@ class Limits:
 
     Attributes:
         images: how many images.
-        room: how many bytes of them.
+        size: how many bytes of them, if there are several.
+        room: how many bytes the only one.
     """
 
     images: int
+    size: int
     room: int
 
     @classmethod
     def of(cls, message: pb.Limits) -> Limits:
         """Take the server's limits, or our own where they are smaller."""
-        return cls(min(message.max_images, MAX_IMAGES), message.max_message_bytes - ENVELOPE_BYTES)
+        room = message.max_message_bytes - ENVELOPE_BYTES
+        return cls(min(message.max_images, MAX_IMAGES), min(room, MAX_BYTES), room)
 
 
 @dataclass(slots=True)
@@ -61,7 +65,7 @@ class Part:
 
     def takes(self, images: int, size: int, limits: Limits) -> bool:
         """Say whether so many images of so many bytes fit in as well."""
-        return len(self.contents) + images <= limits.images and self.size + size <= limits.room
+        return len(self.contents) + images <= limits.images and self.size + size <= limits.size
 
     def request(self, *, probabilities: bool) -> pb.ClassifyRequest:
         """Give the message."""

@@ -90,8 +90,7 @@ class AsyncClient:
                     yield prediction
         finally:
             for answer in waiting:
-                if not answer.cancel() and not answer.cancelled():
-                    answer.exception()  # asyncio reports an error that nobody has looked at
+                answer.cancel()  # which also tells asyncio not to report an error that nobody has looked at
 
     async def _open(self) -> Gatherer:
         """Ask a server for its limits; all tasks that come meanwhile wait for the same call."""

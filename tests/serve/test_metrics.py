@@ -69,7 +69,11 @@ def test_the_names_that_dashboards_know(server: Server, stub: DigitsStub, images
         stub.Classify(pb.ClassifyRequest(pixels=images[:count].tobytes()), timeout=PATIENCE)
     with pytest.raises(grpc.RpcError):
         stub.Classify(pb.ClassifyRequest(pixels=bytes(784 * 1025)), timeout=PATIENCE)
+    with pytest.raises(grpc.RpcError):
+        stub.GetModel(pb.GetModelRequest(model_version="none"), timeout=PATIENCE)
     found = samples(server.metrics_address)
+    assert found["scanline_calls_failed_total", "INVALID_ARGUMENT"] == 1
+    assert found["scanline_calls_failed_total", "NOT_FOUND"] == 1
     assert found["nv_inference_request_success", ""] == 2
     assert found["nv_inference_request_failure", "OTHER"] == 1
     assert found["nv_inference_request_failure", "REJECTED"] == 0
