@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint train export serve protos env-example image lock bench clean
+.PHONY: help demo dev test lint train export serve protos env-example bundle image lock bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -57,6 +57,10 @@ protos: $(VENV)/.dev ## generate the stubs in scanline/v1 and scanline/inference
 env-example: $(VENV)/.base ## write .env.example again, after a change of settings
 	@$(BIN)/python deploy/env_example.py > .env.example
 
+# e.g. make bundle ARGS='aarch64 3.11'
+bundle: $(BIN)/python ## make one archive that installs where there is no network: make bundle ARGS='aarch64 3.11'
+	@PYTHON=$(BIN)/python deploy/bundle.sh $(ARGS)
+
 image: ## build the image that serves, with its labels
 	@VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' scanline/__init__.py) REVISION=$$(git rev-parse HEAD) \
 		MODEL_SHA256=$$(sha256sum scanline/models/digits.int8.onnx | cut -d' ' -f1) docker compose build serve
@@ -67,6 +71,7 @@ LOCK := $(BIN)/uv pip compile --quiet --no-header --no-annotate --generate-hashe
 lock: $(VENV)/.dev ## pin the images' packages by hash again, after a change of pyproject.toml or constraints.txt
 	@$(LOCK) --universal --output-file deploy/lock/base.txt pyproject.toml
 	@echo hatchling | $(LOCK) --universal --output-file deploy/lock/build.txt -
+	@echo pip | $(LOCK) --universal --output-file deploy/lock/pip.txt -
 	@$(LOCK) --universal --output-file deploy/lock/train-cuda.txt --extra train --extra export pyproject.toml
 	@$(LOCK) --python-platform x86_64-manylinux_2_28 --find-links $(TORCH_CPU) --output-file deploy/lock/train-cpu.txt \
 		--extra train --extra export pyproject.toml
@@ -75,6 +80,7 @@ bench: $(VENV)/.dev ## measure what is claimed about speed
 	@$(BIN)/python -m benchmarks.export.speed
 	@$(BIN)/python -m benchmarks.train.speed
 	@$(BIN)/python -m benchmarks.serving
+	@$(BIN)/python -m benchmarks.serving.metrics
 	@$(BIN)/python -m benchmarks.client
 
 clean: ## remove what can be made again
