@@ -1,4 +1,4 @@
-"""`make release-check`: is this checkout fit to be released? It is built, installed elsewhere, tried; licences are listed.
+"""`make release-check`: is this checkout fit to be released? It is built, installed elsewhere and tried.
 
 Each step prints what it found; the first that fails ends it with exit code 1.
 """

@@ -14,7 +14,7 @@ DOCUMENT = (ROOT / "docs" / "capacity.md").read_text()
 
 
 def capacity(*arguments: str) -> str:
-    command = [sys.executable, ROOT / "deploy" / "capacity.py", *arguments]
+    command = [sys.executable, str(ROOT / "deploy" / "capacity.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
