@@ -10,12 +10,10 @@ import os
 import re
 import shutil
 import statistics
-import struct
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import grpc
 
@@ -24,8 +22,6 @@ from benchmarks.serving.protocols import DIGITS, OPEN_INFERENCE, Protocol, some_
 from scanline.errors import GateError, UsageError
 from scanline.inference.open_inference_pb2 import ModelStatisticsRequest
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
-
-PREFIX_BYTES: Final = 5  # before each gRPC message: compressed or not, and its length
 
 
 @dataclass(frozen=True)
@@ -71,14 +67,14 @@ def apply(load: Load, server: Running, core: int, protocol: Protocol = DIGITS) -
         raise UsageError("the benchmark needs h2load, which is not installed: Debian's package nghttp2-client has it")
     images = some_images(load.images)
     answer = protocol.answer(server.address, images)
-    content = protocol.request(images).SerializeToString()
+    content, options = protocol.load(images)
     with tempfile.TemporaryDirectory() as folder:
         body, log = Path(folder, "body"), Path(folder, "log")
-        body.write_bytes(struct.pack(">BI", 0, len(content)) + content)
+        body.write_bytes(content)
         command = [
             *("taskset", "--cpu-list", str(core), "h2load", "--threads=1", f"--requests={load.calls}"),
-            *(f"--clients={load.connections}", f"--max-concurrent-streams={load.callers}"),
-            *("-H", "content-type: application/grpc", "-H", "te: trailers"),
+            *(_sharing(load) if "--h1" not in options else [f"--clients={load.connections * load.callers}"]),
+            *options,
             *(f"--data={body}", f"--log-file={log}", f"http://{server.address}{protocol.method}"),
         ]
         before = server.cpu_seconds()
@@ -86,7 +82,7 @@ def apply(load: Load, server: Running, core: int, protocol: Protocol = DIGITS) -
         cpu = server.cpu_seconds() - before
         times = [int(line.split()[2]) for line in log.read_text().splitlines()]
     received = _number(r"headers .*\((\d+)\) data", report)
-    if received != load.calls * (PREFIX_BYTES + len(answer)):
+    if received != load.calls * protocol.size(answer):
         raise GateError(f"{load.calls} answers were due, and {received:.0f} bytes came back: calls have failed")
     answered = load.calls * load.images
     rate = _number(r"([\d.]+) req/s", report) * load.images
@@ -127,6 +123,11 @@ def _images_seen(server: Running) -> int:
         stub = GRPCInferenceServiceStub(channel)
         (model,) = stub.ModelStatistics(ModelStatisticsRequest(name="digits")).model_stats
     return int(model.inference_count)
+
+
+def _sharing(load: Load) -> list[str]:
+    """Give h2load's options for callers that share connections, which HTTP/1.1 does not let them do."""
+    return [f"--clients={load.connections}", f"--max-concurrent-streams={load.callers}"]
 
 
 def _number(pattern: str, report: str) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -54,14 +55,31 @@ class Running:
     metrics_address: str | None = None
 
     def cpu_seconds(self) -> float:
-        """Give the CPU time that it has used, user and system, all threads (proc(5), /proc/PID/stat)."""
-        after_name = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+        """Give the CPU time that it and its child processes have used, user and system (proc(5), /proc/PID/stat)."""
+        ticks = 0
+        for pid in self._processes():
+            after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(after_name[11]) + int(after_name[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def resident_mb(self) -> float:
-        """Give its resident memory in MB (10^6 bytes)."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        """Give the resident memory of all of them in MB (10^6 bytes); what they share counts for each."""
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._processes())
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def end(self) -> None:
+        """Kill it and its child processes."""
+        for pid in self._processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _processes(self) -> list[int]:
+        """Give the process and those below it: each tells its children in /proc/PID/task/TID/children (proc(5))."""
+        found = [self.pid]
+        for pid in found:
+            for task in Path(f"/proc/{pid}/task").glob("*/children"):
+                found += map(int, task.read_text().split())
+        return found
 
 
 def two_cores() -> tuple[int, int]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.request import Request, urlopen
 
 import grpc
 import numpy as np
@@ -18,6 +22,7 @@ from scanline.v1 import digits_pb2 as pb
 
 Images = NDArray[np.uint8]
 PATIENCE: Final = 30.0
+PREFIX_BYTES: Final = 5  # before each gRPC message
 
 
 @dataclass(frozen=True)
@@ -43,9 +48,53 @@ class Protocol:
         with grpc.insecure_channel(address) as channel:
             ask: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(self.method)
             answer = ask(self.request(images).SerializeToString(), timeout=PATIENCE)
-        if self.read(answer) != expected_of(images):
-            raise GateError("the server's answers are not those of the model in process")
+        check(self.read(answer), images)
         return answer
+
+    def load(self, images: Images) -> tuple[bytes, list[str]]:
+        """Give what h2load sends for images, and its options for that."""
+        content = self.request(images).SerializeToString()
+        prefix = struct.pack(">BI", 0, len(content))  # not compressed, and the length
+        return prefix + content, ["-H", "content-type: application/grpc", "-H", "te: trailers"]
+
+    def size(self, answer: bytes) -> int:
+        """Give how many bytes h2load counts for an answer."""
+        return PREFIX_BYTES + len(answer)
+
+
+class JsonProtocol(Protocol):
+    """Rows as base64 in JSON over HTTP/1.1, for servers that have no gRPC."""
+
+    def __init__(self, path: str) -> None:
+        """Post to a path."""
+        super().__init__(path, _text_request, _read_text)
+
+    def answer(self, address: str, images: Images) -> bytes:
+        """Ask a server once, as Protocol.answer does."""
+        headers = {"content-type": "application/json"}
+        url = f"http://{address}{self.method}"
+        with urlopen(Request(url, self.request(images), headers), timeout=PATIENCE) as response:
+            answer: bytes = response.read()
+        check(self.read(answer), images)
+        return answer
+
+    def load(self, images: Images) -> tuple[bytes, list[str]]:
+        """Give what h2load sends for images, and its options for that."""
+        return self.request(images), ["--h1", "-H", "content-type: application/json"]
+
+    def size(self, answer: bytes) -> int:
+        """Give how many bytes h2load counts for an answer."""
+        return len(answer)
+
+
+def check(found: list[tuple[int, float]], images: Images) -> None:
+    """Compare digits and confidences with the shipped model's own.
+
+    Raises:
+        GateError: they are not the same.
+    """
+    if found != expected_of(images):
+        raise GateError("the server's answers are not those of the model in process")
 
 
 def some_images(count: int) -> Images:
@@ -74,6 +123,14 @@ def _read_tensors(answer: bytes) -> list[tuple[int, float]]:
     }
     confidences = np.frombuffer(contents["probabilities"], "<f4").reshape(-1, 10).max(axis=1)
     return [*zip(np.frombuffer(contents["digit"], "<i8").tolist(), confidences.tolist(), strict=True)]
+
+
+def _text_request(images: Images) -> bytes:
+    return json.dumps({"rows": base64.b64encode(to_network(images).tobytes()).decode()}).encode()
+
+
+def _read_text(answer: bytes) -> list[tuple[int, float]]:
+    return [(digit, confidence) for digit, confidence in json.loads(answer)["answers"]]
 
 
 DIGITS: Final = Protocol(

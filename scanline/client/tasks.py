@@ -12,7 +12,7 @@ import numpy as np
 
 from scanline.client.connection import TIMEOUT, Connection, Tls
 from scanline.client.gather import Answer, Gatherer
-from scanline.client.messages import Limits, model_of, split
+from scanline.client.messages import Limits, model_of, pixels_part, split
 from scanline.contract import ModelCard
 from scanline.images import Image, items
 from scanline.prediction import Prediction
@@ -68,7 +68,9 @@ class AsyncClient:
         """
         if isinstance(images, bytes) or (isinstance(images, np.ndarray) and images.ndim == 2):
             gatherer = self._gatherer or await self._open()
-            part = next(split(items(images), gatherer.limits))
+            part = (
+                pixels_part(images) if isinstance(images, np.ndarray) else next(split(items(images), gatherer.limits))
+            )
             return await gatherer.send(part, probabilities=probabilities)
         return [prediction async for prediction in self.stream(images, probabilities=probabilities)]
 
