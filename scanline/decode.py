@@ -83,22 +83,24 @@ def encode(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def pages(content: bytes) -> Iterator[bytes | InputError]:
-    """Give each page of a TIFF file as the bytes of a PNG file, or what is wrong with it; one page after the other."""
+def page_count(path: Path) -> int:
+    """Give the number of a TIFF file's pages; 1 for a file that can't be read, since reading it says why."""
     try:
-        with _translated():
-            image = TiffImageFile(BytesIO(content))
-            count = image.n_frames
-    except InputError as error:
-        yield error
-        return
-    for page in range(count):
-        try:
-            with _translated():
-                image.seek(page)
-            yield encode(image)
-        except InputError as error:
-            yield error
+        with _translated(), TiffImageFile(path) as image:
+            return image.n_frames
+    except InputError:
+        return 1
+
+
+def page(path: Path, number: int) -> bytes:
+    """Give a page of a TIFF file, from 0 on, as the bytes of a PNG file.
+
+    Raises:
+        InputError: the page can't be read or decoded, or has too many pixels.
+    """
+    with _translated(), TiffImageFile(path) as image:
+        image.seek(number)
+        return encode(image)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias, Union, cast
 
@@ -28,7 +27,7 @@ Image: TypeAlias = Union[Path, str, bytes, BinaryIO, "PillowImage", NDArray[np.u
 # An image of decode.MAX_PIXELS pixels stored without compression stays under it; a device file or a pipe that
 # never ends does not.
 MAX_FILE_BYTES: Final = 256 * 2**20
-TIFF_SUFFIXES: Final = frozenset({".tif", ".tiff"})
+TIFF_SUFFIXES: Final = (".tif", ".tiff")
 ACCEPTED: Final = (
     "a path, the bytes of an image file, a file opened in binary mode, a Pillow image, "
     "or a uint8 array of shape [28, 28] or [n, 28, 28]"
@@ -61,7 +60,7 @@ def items(images: Image | Iterable[Image]) -> Iterator[Item]:
     Raises:
         InputError: an element is nothing that can be an image; the message says what can be.
     """
-    if isinstance(images, (str, bytes, os.PathLike, np.ndarray, Item)) or hasattr(images, "read"):
+    if isinstance(images, (np.ndarray, str, bytes, Item, os.PathLike)) or hasattr(images, "read"):
         yield from _items(images)
     elif isinstance(images, Iterable):
         for image in images:
@@ -71,23 +70,33 @@ def items(images: Image | Iterable[Image]) -> Iterator[Item]:
 
 
 def pages(path: Path) -> Iterator[tuple[str, Path | Item]]:
-    """Give each image of a file with its name: ``scan.png``; ``scan.tif[1]`` and so on for a TIFF file's pages.
+    """Give each image of a file with its name, as `page_names` does.
 
     `items`, Reader and Client take one image from a file, so that there is one prediction for each; of a TIFF file with
     several pages they say that they don't. Its pages come one by one, as the bytes of a PNG file or with what is wrong.
     """
-    content = _read(path).encoded if path.suffix.lower() in TIFF_SUFFIXES else None
-    if content is not None:
-        from scanline.decode import pages as decoded
+    from scanline.decode import page
 
-        found = decoded(content)
-        first, second = next(found), next(found, None)
-        if second is not None:
-            for number, page in enumerate(chain((first, second), found), start=1):
-                item = Item(encoded=page) if isinstance(page, bytes) else Item(error=str(page))
-                yield f"{path}[{number}]", item
-            return
-    yield str(path), path
+    names = page_names(str(path))
+    if len(names) == 1:
+        yield names[0], path
+        return
+    for number, name in enumerate(names):
+        try:
+            yield name, Item(encoded=page(path, number))
+        except InputError as error:
+            yield name, Item(error=str(error))
+
+
+def page_names(path: str) -> list[str]:
+    """Name the images in a file: ``scan.png``; ``scan.tif[1]`` and so on for the pages of a TIFF file with several."""
+    if not path.lower().endswith(TIFF_SUFFIXES):
+        return [path]
+
+    from scanline.decode import page_count
+
+    count = page_count(Path(path))
+    return [path] if count == 1 else [f"{path}[{number}]" for number in range(1, count + 1)]
 
 
 def _items(image: object) -> Iterator[Item]:

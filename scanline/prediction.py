@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,11 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Give the fields and the status as JSON types."""
         return {**asdict(self), "status": self.status}
+
+
+def printable(text: str | Path) -> str:
+    """Give text that UTF-8 can hold: bytes of a file's name that it can't are written out as Python does."""
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def softmax(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:

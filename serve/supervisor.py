@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 
 from scanline.errors import StartError
+from serve.errors import CallError, NotAvailableError
 from serve.metrics import MetricsServer
 from serve.pipes import Asker, NoAnswerError, answer
 from serve.settings import ServeSettings
@@ -25,6 +26,7 @@ from serve.statistics import Snapshot
 
 START_PATIENCE: Final = 60.0
 STATISTICS_PATIENCE: Final = 1.0
+ADMIN_PATIENCE: Final = 30.0
 FIRST_PAUSE: Final = 0.1  # before a worker is started again, in seconds; doubled each time up to
 LAST_PAUSE: Final = 10.0
 HEALTHY_AFTER: Final = 10.0  # a worker that has lived so long is started again after the first pause
@@ -38,6 +40,7 @@ class Supervisor:
 
     Attributes:
         address: where they listen, ``host:port``.
+        is_unloaded: whether the last administration was to unload the model.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
@@ -48,6 +51,7 @@ class Supervisor:
         """
         self._settings = settings
         self._stop_asked = threading.Event()
+        self.is_unloaded = False
         self._reserved, self.address = _reserve(settings.listen)
         self._metrics: MetricsServer | None = None
         if settings.metrics_listen is not None:
@@ -96,6 +100,25 @@ class Supervisor:
         for worker in self._workers:
             total.add(worker.snapshot())
         return total
+
+    def administer(self, order: str) -> None:
+        """Have all workers load or unload the model; one that is started later does as they did.
+
+        Args:
+            order: ``load`` or ``unload``.
+
+        Raises:
+            CallError: one of them can't.
+        """
+        self.is_unloaded = order == "unload"
+        errors: list[CallError] = []
+        for worker in self._workers:
+            try:
+                worker.obey(order)
+            except CallError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     def is_stopping(self) -> bool:
         """Say whether it has been asked to stop."""
@@ -179,6 +202,18 @@ class _Worker:
             total.add(self._last)
             return total
 
+    def obey(self, order: str) -> None:
+        """Have it load or unload the model, if it is there.
+
+        Raises:
+            CallError: it can't.
+        """
+        if self.serves and self._orders is not None:
+            try:
+                self._orders.ask(order, patience=ADMIN_PATIENCE)
+            except NoAnswerError as error:
+                raise NotAvailableError(f"worker {self._number} does not {order}: {error}") from None
+
     def _keep(self) -> None:
         pause = FIRST_PAUSE
         while not self._supervisor.is_stopping():
@@ -215,14 +250,21 @@ class _Worker:
             self._orders = Asker(to_worker)
             answer(
                 from_worker,
-                {"started": self._on_started, "failed": self._on_failed, "statistics": self._supervisor.snapshot},
+                {
+                    "started": self._on_started,
+                    "failed": self._on_failed,
+                    "statistics": self._supervisor.snapshot,
+                    "administer": self._supervisor.administer,
+                },
             )
             self._on_ended()
         return self._process.wait()
 
-    def _on_started(self) -> None:
+    def _on_started(self) -> bool:
+        """Have it told what comes from now on; say whether it is to unload the model, as the others were told to."""
         self.serves = True
         self._settled.set()
+        return self._supervisor.is_unloaded
 
     def _on_failed(self, reason: str) -> None:
         self._failure = reason

@@ -19,6 +19,19 @@ STATISTICS_PATIENCE: Final = 5.0
 ADMIN_PATIENCE: Final = 120.0  # every worker loads a model
 
 
+class _EveryWorker:
+    """Loads and unloads in all workers; serve.oip.servicer.Admin."""
+
+    def __init__(self, supervisor: Asker) -> None:
+        self._supervisor = supervisor
+
+    def load(self) -> None:
+        self._supervisor.ask("administer", "load", patience=ADMIN_PATIENCE)
+
+    def unload(self) -> None:
+        self._supervisor.ask("administer", "unload", patience=ADMIN_PATIENCE)
+
+
 def main() -> int:
     """Serve until a signal says stop, or the supervisor is gone.
 
@@ -33,6 +46,7 @@ def main() -> int:
     try:
         server = Server(settings, worker=number)
         server.statistics.everywhere = lambda: supervisor.ask("statistics", patience=STATISTICS_PATIENCE)
+        server.inference.admin = _EveryWorker(supervisor)
         stop_on_signals(server.ask_to_stop)
         server.start()
     except ScanlineError as error:
@@ -40,11 +54,17 @@ def main() -> int:
         return error.exit_code
 
     def obey() -> None:
-        answer(orders, {"statistics": server.statistics.snapshot})
+        repository = server.repository
+        answer(
+            orders,
+            {"statistics": server.statistics.snapshot, "load": repository.load, "unload": repository.unload},
+        )
         server.ask_to_stop()
 
     threading.Thread(target=obey, name="orders", daemon=True).start()
-    supervisor.ask("started", patience=STATISTICS_PATIENCE)
+    is_unloaded = supervisor.ask("started", patience=STATISTICS_PATIENCE)
+    if is_unloaded:
+        server.repository.unload()
     if not server.run_until_stopped():
         sys.stderr.flush()
         os._exit(0)  # Python itself would wait for the threads that never end

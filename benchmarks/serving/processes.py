@@ -68,10 +68,10 @@ def two_cores() -> tuple[int, int]:
 
 
 @contextmanager
-def pinned(command: Sequence[str], core: int) -> Iterator[subprocess.Popen[str]]:
-    """Run a Python command on one core until the context is left."""
+def pinned(command: Sequence[str], *cores: int) -> Iterator[subprocess.Popen[str]]:
+    """Run a Python command on some cores until the context is left."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SCANLINE_")}
-    command = ["taskset", "--cpu-list", str(core), sys.executable, *command]
+    command = ["taskset", "--cpu-list", ",".join(map(str, cores)), sys.executable, *command]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as process:
@@ -82,10 +82,10 @@ def pinned(command: Sequence[str], core: int) -> Iterator[subprocess.Popen[str]]
 
 
 @contextmanager
-def serving(name: str, core: int) -> Iterator[Running]:
-    """Run one of the servers on a core, from its first answer on."""
+def serving(name: str, *cores: int) -> Iterator[Running]:
+    """Run one of the servers on some cores, from its first answer on."""
     started = time.perf_counter()
-    with pinned(SERVERS[name], core) as process:
+    with pinned(SERVERS[name], *cores) as process:
         assert process.stdout is not None
         line = process.stdout.readline().strip()
         address = line if name == PLAIN else str(json.loads(line)["address"])

@@ -18,22 +18,30 @@ from typing import Final
 from train import evaluate, loop, processes
 from train.command import split
 from train.data import load
-from train.recipe import PRESETS, Distortion
+from train.model import Architecture
+from train.recipe import PRESETS, Distortion, Preset
 from train.settings import Settings
 
 EDGE: Final = PRESETS["edge"]
+WIDE: Final = Architecture(hidden=128)
 # 40 epochs in bfloat16, so that a trial is cheap
 BASE: Final = replace(
     EDGE.recipe,
     epochs=40,
     precision="bfloat16",
     distortion=Distortion(degrees=13, scale=0.12, shear=0.15, shift=2, elastic=1.6),
+    negatives=0,
 )
 VARIANTS: Final = {
-    "base": BASE,
-    "float32": replace(BASE, precision="float32"),
-    "elastic": replace(BASE, distortion=Distortion(degrees=13, scale=0.12, shear=0.15, shift=2, elastic=2.4)),
-    "long": replace(BASE, epochs=100),
+    "base": Preset(architecture=WIDE, recipe=BASE),
+    "float32": Preset(architecture=WIDE, recipe=replace(BASE, precision="float32")),
+    "elastic": Preset(
+        architecture=WIDE,
+        recipe=replace(BASE, distortion=Distortion(degrees=13, scale=0.12, shear=0.15, shift=2, elastic=2.4)),
+    ),
+    "long": Preset(architecture=WIDE, recipe=replace(BASE, epochs=100)),
+    "narrow": Preset(architecture=EDGE.architecture, recipe=replace(BASE, epochs=100)),
+    "negatives": Preset(architecture=EDGE.architecture, recipe=replace(BASE, epochs=100, negatives=16)),
 }
 
 
@@ -43,14 +51,13 @@ def main() -> None:
     parser.add_argument("variant", choices=VARIANTS)
     parser.add_argument("seeds", nargs="+", type=int)
     chosen = parser.parse_args()
+    variant = VARIANTS[chosen.variant]
     data = load(["mnist"], Settings(out=Path()).data_dir)
     with processes.join("auto") as here:
         part = split(data, hold_out=True, device=here.device)
         for seed in chosen.seeds:
             with tempfile.TemporaryDirectory() as run:
-                done = loop.fit(
-                    EDGE.architecture, VARIANTS[chosen.variant], part, seed=seed, run=Path(run), processes=here
-                )
+                done = loop.fit(variant.architecture, variant.recipe, part, seed=seed, run=Path(run), processes=here)
             answers = evaluate.logits(done.average, part.held_out_images)
             accuracy = evaluate.accuracy(answers, part.held_out_labels)
             print(

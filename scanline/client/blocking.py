@@ -112,15 +112,16 @@ class Client:
                 else:
                     waiting.append(part)
                 if len(waiting) > self._connection.window:
-                    yield from self._answers(waiting.popleft())
+                    yield from self._answers(waiting.popleft(), probabilities=probabilities)
             while waiting:
-                yield from self._answers(waiting.popleft())
+                yield from self._answers(waiting.popleft(), probabilities=probabilities)
         finally:
             for call in waiting:
                 if isinstance(call, Future):
                     call.cancel()
 
-    def _answers(self, call: Future[pb.ClassifyResponse] | Prediction) -> list[Prediction]:
+    def _answers(self, call: Future[pb.ClassifyResponse] | Prediction, *, probabilities: bool) -> list[Prediction]:
         if isinstance(call, Prediction):
             return [call]
-        return predictions_of(call.result().predictions, self._min_confidence)
+        messages = call.result().predictions
+        return predictions_of(messages, probabilities=probabilities, min_confidence=self._min_confidence)

@@ -16,7 +16,6 @@ from scanline.client.connection import Connection
 from scanline.client.messages import Limits, Part, predictions_of
 from scanline.errors import ScanlineError
 from scanline.prediction import Prediction
-from scanline.v1 import digits_pb2 as pb
 
 Answer: TypeAlias = "asyncio.Future[list[Prediction]]"
 
@@ -82,22 +81,26 @@ class Gatherer:
             queue.popleft()
         if message is not None:
             self._on_their_way += 1
-            carrier = self._loop.create_task(self._carry(message.request(probabilities=probabilities), shares))
+            carrier = self._loop.create_task(self._carry(message, shares, probabilities=probabilities))
             self._carriers.add(carrier)  # the loop itself keeps no hold of a task
             carrier.add_done_callback(self._carriers.discard)
 
-    async def _carry(self, request: pb.ClassifyRequest, shares: list[tuple[int, Answer]]) -> None:
+    async def _carry(self, message: Part, shares: list[tuple[int, Answer]], *, probabilities: bool) -> None:
         """Send a message and hand out its answers, or its error."""
         try:
+            request = message.request(probabilities=probabilities)
             response = await asyncio.wrap_future(self._connection.classify(request))
         except ScanlineError as error:
             for _, answer in shares:
                 if not answer.cancelled():
                     answer.set_exception(error)
         else:
-            predictions = iter(predictions_of(response.predictions, self._min_confidence))
+            answers = predictions_of(
+                response.predictions, probabilities=probabilities, min_confidence=self._min_confidence
+            )
+            coming = iter(answers)
             for count, answer in shares:
-                share = list(islice(predictions, count))
+                share = list(islice(coming, count))
                 if not answer.cancelled():
                     answer.set_result(share)
         finally:

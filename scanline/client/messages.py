@@ -93,18 +93,21 @@ def split(stream: Iterable[Item], limits: Limits) -> Iterator[Part | Prediction]
         yield part
 
 
-def predictions_of(messages: Iterable[pb.Prediction], min_confidence: float | None) -> list[Prediction]:
+def predictions_of(
+    messages: Iterable[pb.Prediction], *, probabilities: bool, min_confidence: float | None
+) -> list[Prediction]:
     """Give the predictions that messages hold, those of less confidence than a bound as rejected."""
-    return [_prediction_of(message).held_to(min_confidence) for message in messages]
+    answers = [_prediction_of(message, probabilities=probabilities) for message in messages]
+    return answers if min_confidence is None else [answer.held_to(min_confidence) for answer in answers]
 
 
-def _prediction_of(message: pb.Prediction) -> Prediction:
+def _prediction_of(message: pb.Prediction, *, probabilities: bool) -> Prediction:
     if message.error:
         return Prediction(error=message.error)
     return Prediction(
         digit=message.digit,
         confidence=message.confidence,
-        probabilities=tuple(message.probabilities) or None,
+        probabilities=tuple(message.probabilities) if probabilities else None,
         rejected=message.rejected,
         reason=REASONS.get(message.reason),
     )

@@ -68,7 +68,7 @@ class AsyncClient:
         """
         if isinstance(images, bytes) or (isinstance(images, np.ndarray) and images.ndim == 2):
             gatherer = self._gatherer or await self._open()
-            [part] = split(items(images), gatherer.limits)
+            part = next(split(items(images), gatherer.limits))
             return await gatherer.send(part, probabilities=probabilities)
         return [prediction async for prediction in self.stream(images, probabilities=probabilities)]
 

@@ -15,8 +15,7 @@ from rich.text import Text
 from scanline.commands.engine import EngineSettings, engine
 from scanline.console import out
 from scanline.images import pages
-from scanline.prediction import Prediction
-from scanline.score import printable
+from scanline.prediction import Prediction, printable
 from scanline.settings import POSITIONAL
 
 STYLES: Final = {"ok": "green", "rejected": "yellow", "error": "red"}

@@ -1,9 +1,12 @@
-"""`scanline score`: reads folders of image files into a CSV or JSON lines file."""
+"""`scanline score`: reads folders, archives and lists of image files into a CSV, JSON lines or Parquet file."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from pydantic import Field
@@ -12,13 +15,20 @@ from rich.table import Table
 
 from scanline import console
 from scanline.commands.engine import EngineSettings, engine
-from scanline.errors import InputError
-from scanline.score import find, score, writing
+from scanline.contract import LABELS
+from scanline.decode import FORMATS
+from scanline.errors import InputError, ScanlineError, UsageError
+from scanline.scoring.engine import BATCH_FILES, Engine
+from scanline.scoring.inputs import count, find, is_manifest
+from scanline.scoring.journal import Kind, journal, partial_folder
+from scanline.scoring.rows import Columns
+from scanline.scoring.score import score
+from scanline.scoring.tally import Tally, accuracy
 from scanline.settings import POSITIONAL
 
 
 class Settings(EngineSettings):
-    """Read every PNG, JPEG and BMP file in folders into a table: path, digit, confidence, status, reason, error.
+    """Read images into a table, a row a file: path, digit, confidence, status, reason, error, model.
 
     A file that can't be read is a row with its error; the exit code is then 1.
     """
@@ -26,37 +36,86 @@ class Settings(EngineSettings):
     model_config = SettingsConfigDict(env_prefix="SCANLINE_SCORE_")
 
     paths: tuple[str, ...] = Field(
-        description="folders, image files, or patterns such as 'scans/**/*.png'", json_schema_extra={POSITIONAL: True}
+        description="folders, image files, patterns such as 'scans/**/*.png', .zip and .tar archives, IDX files, "
+        "CSV files with the columns path and label, and - for a list on standard input",
+        json_schema_extra={POSITIONAL: True},
     )
-    output: Path = Field(description="the table to write, OUT.csv or OUT.jsonl; an old one is replaced at the end")
+    output: Path = Field(
+        description="the table to write, OUT.csv, OUT.jsonl or OUT.parquet; an old one is replaced at the end"
+    )
+    resume: bool = Field(False, description="go on where an earlier run of the same command ended or was killed")
+    probabilities: bool = Field(False, description="add the columns p0 to p9")
+    processes: int = Field(
+        default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, description="how many decode and run the model"
+    )
 
 
 def run(settings: Settings) -> int:
     """Write the table and print how it went; 1 if some files could not be read."""
-    # Walking the folders twice is cheap beside reading the files, and keeps no list of them in memory.
-    total = sum(1 for _ in find(settings.paths))
-    if not total:
-        raise InputError(f"there is no PNG, JPEG or BMP file in {', '.join(settings.paths)}")
-    with (
-        engine(settings) as reader,
-        writing(settings.output) as write,
-        console.progress("files") as progress,
-    ):
-        started = time.perf_counter()
-        task = progress.add_task("scoring", total=total)
-        statuses = score(find(settings.paths), reader, write, lambda done: progress.advance(task, done))
-        seconds = time.perf_counter() - started
-    console.out.print(_summary(statuses, seconds))
+    total = count(settings.paths)
+    if total == 0:
+        raise InputError(f"there is nothing to read in {', '.join(settings.paths)}; expected {FORMATS} files")
+    labels = any(map(is_manifest, settings.paths))
+    columns = Columns(labels=labels, probabilities=settings.probabilities)
+    try:
+        with (
+            _engine(settings, total) as reader,
+            journal(
+                settings.output, Kind(reader.version, settings.min_confidence, columns), resume=settings.resume
+            ) as kept,
+            console.progress("files") as progress,
+        ):
+            before, started = kept.state.rows, time.perf_counter()
+            task = progress.add_task("scoring", total=total, completed=before)
+            tally = score(find(settings.paths), reader, kept, lambda done: progress.advance(task, done))
+            seconds = time.perf_counter() - started
+    except (ScanlineError, KeyboardInterrupt) as error:
+        if not isinstance(error, UsageError) and (folder := partial_folder(settings.output)).exists():
+            console.err.print(f"the rows so far are in {folder}; the same command with --resume goes on", markup=False)
+        raise
+    files = sum(tally.statuses.values())
+    console.out.print(_summary(tally, files - before, seconds))
+    if labels:
+        console.out.print(_confusion(tally))
+        console.out.print(f"labelled files: {accuracy(tally.confusion)}; without rejected: {accuracy(tally.accepted)}")
     console.out.print(f"written to {settings.output}", markup=False)
-    if statuses["error"]:
-        console.error(f"{statuses['error']:,} of {statuses.total():,} files could not be read; their rows say why")
-    return int(statuses["error"] > 0)
+    if errors := tally.statuses["error"]:
+        console.error(f"{errors:,} of {files:,} files could not be read; their rows say why")
+    return int(errors > 0)
 
 
-def _summary(statuses: Counter[str], seconds: float) -> Table:
-    table = Table("status", "files", title=f"{statuses.total():,} files in {seconds:,.1f} s")
+@contextmanager
+def _engine(settings: Settings, total: int | None) -> Iterator[Engine]:
+    if settings.server is not None:
+        from scanline.client import Client
+        from scanline.scoring.remote import Remote
+
+        with engine(settings) as client:
+            assert isinstance(client, Client)  # a server is named
+            yield Remote(client, probabilities=settings.probabilities)
+        return
+
+    from scanline.reader import Reader
+    from scanline.scoring.local import Local
+
+    processes = settings.processes if total is None else min(settings.processes, -(-total // BATCH_FILES))
+    load = partial(Reader, settings.model, min_confidence=settings.min_confidence)
+    yield Local(load, processes=processes, probabilities=settings.probabilities)
+
+
+def _summary(tally: Tally, done: int, seconds: float) -> Table:
+    table = Table("status", "files", title=f"{done:,} files in {seconds:,.1f} s")
     table.columns[1].justify = "right"
-    for status in ("ok", "rejected", "error"):
-        table.add_row(status, f"{statuses[status]:,}")
-    table.caption = f"{statuses.total() / seconds:,.0f} files/s"
+    for status, number in tally.statuses.items():
+        table.add_row(status, f"{number:,}")
+    table.caption = f"{done / seconds:,.0f} files/s"
+    return table
+
+
+def _confusion(tally: Tally) -> Table:
+    table = Table("label", *LABELS, title="labels, and as what they were read")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for label, numbers in zip(LABELS, tally.confusion, strict=True):
+        table.add_row(label, *(f"{number:,}" if number else "" for number in numbers))
     return table

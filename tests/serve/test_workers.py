@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
+from scanline.inference import open_inference_pb2 as oip
+from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from tests.faults.server import until
@@ -31,9 +35,9 @@ def transport() -> str:
 class Shared:
     """A supervisor with its workers."""
 
-    def __init__(self, server: ServerProcess) -> None:
-        self.process = server.process
-        serving = server.wait_for("serving")
+    def __init__(self, process: subprocess.Popen[str], serving: dict[str, Any]) -> None:
+        """Take the process and what its log says of it."""
+        self.process = process
         assert serving["workers"] == WORKERS
         self.address = str(serving["address"])
         self.metrics_address = str(serving["metrics_address"])
@@ -46,6 +50,9 @@ class Shared:
     def counted(self, name: str, label: str = "") -> float:
         return samples(self.metrics_address)[name, label]
 
+    def has(self, name: str, value: float) -> bool:
+        return self.counted(name) == value
+
     def call(self) -> None:
         """Ask for one image on a new connection."""
         with grpc.insecure_channel(self.address, NEW_CONNECTION) as channel:
@@ -54,14 +61,15 @@ class Shared:
 
 @pytest.fixture
 def shared(start_server: StartServer) -> Shared:
-    return Shared(start_server("--workers", str(WORKERS), "--metrics-listen", "127.0.0.1:0"))
+    server = start_server("--workers", str(WORKERS), "--metrics-listen", "127.0.0.1:0")
+    return Shared(server.process, server.wait_for("serving"))
 
 
 @pytest.mark.parametrize("carrier", ["loop", "threads"])
 def test_the_workers_share_the_port_and_are_counted_as_one(start_server: StartServer, carrier: str) -> None:
     arguments = ("--workers", str(WORKERS), "--metrics-listen", "127.0.0.1:0", "--transport", carrier)
     server = start_server(*arguments, "--log-level", "debug")
-    shared = Shared(server)
+    shared = Shared(server.process, server.wait_for("serving"))
     assert len(shared.workers()) == WORKERS
     for _ in range(40):  # the kernel gives a connection to either of two: to one alone about once in 10^12
         shared.call()
@@ -90,6 +98,48 @@ def test_a_killed_worker_is_started_again_and_its_counts_are_kept(shared: Shared
     for _ in range(10):
         shared.call()
     assert shared.counted("nv_inference_count") == 20
+
+
+def on_new_connections(shared: Shared, ask: Callable[[GRPCInferenceServiceStub], object]) -> set[object]:
+    """Ask on so many connections that both workers are asked; give the distinct answers."""
+    answers = set()
+    for _ in range(20):
+        with grpc.insecure_channel(shared.address, NEW_CONNECTION) as channel:
+            answers.add(ask(GRPCInferenceServiceStub(channel)))
+    return answers
+
+
+def test_any_worker_tells_the_statistics_of_all(shared: Shared) -> None:
+    for _ in range(20):
+        shared.call()
+
+    def count(stub: GRPCInferenceServiceStub) -> int:
+        [model] = stub.ModelStatistics(oip.ModelStatisticsRequest(name="digits"), timeout=PATIENCE).model_stats
+        return model.inference_count
+
+    assert on_new_connections(shared, count) == {20}
+
+
+def test_what_one_is_told_to_load_and_unload_all_do(start_server: StartServer) -> None:
+    server = start_server("--workers", str(WORKERS), "--metrics-listen", "127.0.0.1:0", "--admin")
+    shared = Shared(server.process, server.wait_for("serving"))
+
+    def is_ready(stub: GRPCInferenceServiceStub) -> bool:
+        return stub.ModelReady(oip.ModelReadyRequest(name="digits"), timeout=PATIENCE).ready
+
+    assert on_new_connections(shared, is_ready) == {True}
+    with grpc.insecure_channel(shared.address, NEW_CONNECTION) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        stub.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="digits"), timeout=PATIENCE)
+    assert on_new_connections(shared, is_ready) == {False}
+    os.kill(min(shared.workers()), signal.SIGKILL)
+    until(lambda: shared.has("scanline_worker_restarts_total", 1), "the worker is started again")
+    until(lambda: shared.has("scanline_workers", WORKERS), "it serves again")
+    until(lambda: on_new_connections(shared, is_ready) == {False}, "it does as the others were told")
+    with grpc.insecure_channel(shared.address, NEW_CONNECTION) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        stub.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="digits"), timeout=PATIENCE)
+    assert on_new_connections(shared, is_ready) == {True}
 
 
 def test_a_halted_worker_costs_a_scrape_nothing_but_what_it_counted_last(shared: Shared) -> None:

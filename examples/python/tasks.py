@@ -1,0 +1,31 @@
+"""An application with many tasks, each of which wants one image read: their images travel together.
+
+    python examples/python/tasks.py 127.0.0.1:50051 seven.png four.jpg
+
+In a web application, open one AsyncClient when it starts, and close it when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from scanline import AsyncClient
+
+
+async def handle(client: AsyncClient, path: str) -> None:
+    """Stand for a request's handler: it knows nothing of the others, and may be cancelled or given less time."""
+    async with asyncio.timeout(10):
+        [answer] = await client.classify(path)
+    print(f"{path}: {answer.digit if answer.error is None else answer.error}")
+
+
+async def main(server: str, *paths: str) -> None:
+    """Handle a request for each file, all at the same time."""
+    async with AsyncClient(server) as client, asyncio.TaskGroup() as requests:
+        for path in paths:
+            requests.create_task(handle(client, path))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

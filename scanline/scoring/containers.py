@@ -1,0 +1,134 @@
+"""Files with many images in them: archives and IDX files. They are read by one process, from front to back.
+
+What is wrong with one image is that image's error. Where the file itself is damaged, the images before the damage are
+read, and one more entry, of the file's own name, says what is wrong.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial, wraps
+from typing import IO, Final, NoReturn, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scanline.contract import COLUMNS, IMAGE_BYTES, ROWS
+from scanline.errors import InputError
+from scanline.images import MAX_FILE_BYTES
+from scanline.scoring.entry import Entry, is_image
+
+ZIP_SUFFIX: Final = ".zip"
+TAR_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+IDX_SUFFIXES: Final = ("-ubyte", "-ubyte.gz", ".idx", ".idx.gz")
+# The start of an IDX file of bytes in three dimensions (LeCun et al., The MNIST database, "File formats").
+IDX_HEADER: Final = struct.Struct(">4I")
+IDX_MAGIC: Final = 0x0803
+# What reading a damaged archive raises; zipfile says RuntimeError for a password, NotImplementedError for a method.
+DAMAGE: Final = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+)
+
+Read = Callable[[str], Iterator[Entry]]
+
+
+def _to_its_damage(read: Read) -> Read:
+    """Let a damaged file end with an entry that says so."""
+
+    @wraps(read)
+    def reading(path: str) -> Iterator[Entry]:
+        try:
+            yield from read(path)
+        except (*DAMAGE, InputError) as error:
+            yield Entry(path, partial(_refuse, f"can't read {path}: {getattr(error, 'strerror', None) or error}"))
+
+    return reading
+
+
+def _refuse(message: str) -> NoReturn:
+    raise InputError(message)
+
+
+@_to_its_damage
+def zipped(path: str) -> Iterator[Entry]:
+    """Give the images in a .zip archive, in the order of its directory, which is held in memory."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if is_image(member.filename) and not member.is_dir():
+                yield Entry(f"{path}/{member.filename}", partial(_content, partial(archive.open, member)))
+
+
+@_to_its_damage
+def tarred(path: str) -> Iterator[Entry]:
+    """Give the images in a .tar archive, compressed or not, in its order. A link in it is an error."""
+    with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
+        while member := archive.next():
+            archive.members.clear()  # type: ignore[attr-defined] # it remembers each member otherwise
+            name = f"{path}/{member.name}"
+            if is_image(member.name) and member.isfile():
+                yield Entry(name, partial(_content, partial(_extract, archive, member)))
+            elif is_image(member.name) and (member.islnk() or member.issym()):
+                yield Entry(
+                    name, partial(_refuse, f"it is a link to {member.linkname}; a file is expected in an archive")
+                )
+
+
+class _Member(tarfile.TarInfo):
+    """A member's header. tarfile takes a damaged or a missing one for the end of the archive; here it is an error."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                raise  # the mark at the end
+            raise InputError(f"it is damaged or cut short: {error}") from None
+
+
+def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    file = archive.extractfile(member)
+    assert file is not None  # of a regular file
+    return file
+
+
+def _content(open_member: Callable[[], IO[bytes]]) -> bytes:
+    try:
+        with open_member() as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except DAMAGE as error:
+        raise InputError(f"can't read it from the archive: {error}") from None
+    if len(content) > MAX_FILE_BYTES:
+        raise InputError(f"it is larger than {MAX_FILE_BYTES // 2**20} MiB")
+    return content
+
+
+@_to_its_damage
+def idx(path: str) -> Iterator[Entry]:
+    """Give the images of an IDX file, compressed by gzip or not, which are in the network's form as they are."""
+    with gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb") as file:  # noqa: PTH123 - as gzip.open
+        header = file.read(IDX_HEADER.size)
+        expected = (IDX_MAGIC, ROWS, COLUMNS)
+        if len(header) < IDX_HEADER.size or (found := IDX_HEADER.unpack(header))[:1] + found[2:] != expected:
+            raise InputError("it is no IDX file of images of 28x28 bytes")
+        for number in range(found[1]):
+            pixels = file.read(IMAGE_BYTES)
+            if len(pixels) < IMAGE_BYTES:
+                raise InputError(f"it is cut short: it holds {number:,} of {found[1]:,} images")
+            yield Entry(f"{path}/{number}", partial(_pixels, pixels))
+
+
+def _pixels(content: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(content, np.uint8).reshape(ROWS, COLUMNS)

@@ -1,0 +1,83 @@
+"""What an engine is: it takes batches of images and gives their predictions, in order, a few batches ahead."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from scanline.errors import InputError
+from scanline.images import Image, Item
+from scanline.prediction import Prediction
+from scanline.scoring.entry import Entry
+
+# Files handed on at once: the model runs them in batches of scanline.reader.BATCH, and a message takes little time.
+BATCH_FILES: Final = 128
+# What is inside a file is read before it is handed on; a batch is closed when it holds this much.
+BATCH_BYTES: Final = 8 * 2**20
+
+
+@dataclass(slots=True)
+class Batch:
+    """Neighbours in the table.
+
+    Attributes:
+        entries: what they are.
+        images: the path, bytes or pixels of each, or an item that says what is wrong with it.
+    """
+
+    entries: list[Entry] = field(default_factory=list)
+    images: list[Image] = field(default_factory=list)
+
+
+class Engine(Protocol):
+    """Reads batches of images.
+
+    Attributes:
+        version: the version of the model that reads them.
+    """
+
+    version: str
+
+    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Prediction]]]:
+        """Give each batch with its predictions, in order; a bounded number is drawn ahead.
+
+        Raises:
+            ScanlineError: the work can't go on.
+        """
+
+
+def batched(entries: Iterable[Entry]) -> Iterator[Batch]:
+    """Gather entries into batches that are bounded in number and in bytes."""
+    batch, size = Batch(), 0
+    for entry in entries:
+        image = _image(entry)
+        size += len(image) if isinstance(image, bytes) else 0
+        batch.entries.append(entry)
+        batch.images.append(image)
+        if len(batch.entries) == BATCH_FILES or size >= BATCH_BYTES:
+            yield batch
+            batch, size = Batch(), 0
+    if batch.entries:
+        yield batch
+
+
+def _image(entry: Entry) -> Image:
+    try:
+        return entry.name if entry.load is None else entry.load()
+    except InputError as error:
+        return Item(error=str(error))
+
+
+def in_flight(
+    batches: Iterable[Batch], submit: Callable[[list[Image]], Future[list[Prediction]]], ahead: int
+) -> Iterator[tuple[Batch, Future[list[Prediction]]]]:
+    """Submit batches, at most `ahead` of them before the answer to the first is waited for; give them in order."""
+    waiting: deque[tuple[Batch, Future[list[Prediction]]]] = deque()
+    for batch in batches:
+        waiting.append((batch, submit(batch.images)))
+        if len(waiting) >= ahead:
+            yield waiting.popleft()
+    yield from waiting

@@ -1,0 +1,155 @@
+"""What is to be read: folders, files, patterns, a list, manifests, archives and IDX files become one stream of entries.
+
+The entries come in the order of the paths that were given; within a folder first its files, then its folders, each
+sorted by the bytes of their names. The stream is the same each time it is made, as long as the files are.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+import sqlite3
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from scanline.contract import LABELS
+from scanline.decode import page
+from scanline.errors import UsageError
+from scanline.images import page_names
+from scanline.scoring import containers
+from scanline.scoring.entry import Entry, is_image
+
+MANIFEST_SUFFIX: Final = ".csv"
+STANDARD_INPUT: Final = "-"
+
+
+def find(paths: Iterable[str]) -> Iterator[Entry]:
+    """Give what the arguments of `scanline score` mean, lazily.
+
+    Args:
+        paths: files, folders, archives, IDX files, manifests, ``-`` for a list on standard input, and patterns such as
+            ``scans/*/page-[0-9].png`` or ``scans/**``. A file that is named is taken as it is, whatever its suffix.
+
+    Raises:
+        UsageError: there is nothing of that name, or a manifest is malformed.
+    """
+    for path in paths:
+        if path == STANDARD_INPUT:
+            for line in sys.stdin.buffer:
+                if name := os.fsdecode(line.rstrip(b"\n")):
+                    yield from _named(name)
+        elif os.path.lexists(path):
+            yield from _manifest(path) if is_manifest(path) else _named(path)
+        elif glob.has_magic(path):
+            for match in sorted(glob.glob(path, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
+                if (is_image(match) or _container(match)) and not Path(match).is_dir():
+                    yield from _named(match)
+        else:
+            raise UsageError(f"there is no file or folder {path!r}")
+
+
+def count(paths: Sequence[str]) -> int | None:
+    """Count the entries, and so check the arguments; None where they come on standard input, which is read once.
+
+    Going through the files twice is cheap beside reading them, and keeps no list of them in memory.
+
+    Raises:
+        UsageError: as `find` does.
+    """
+    number = sum(1 for _ in find(path for path in paths if path != STANDARD_INPUT))
+    return None if STANDARD_INPUT in paths else number
+
+
+def is_manifest(path: str) -> bool:
+    """Tell whether an argument is a CSV file of paths and labels."""
+    return path.lower().endswith(MANIFEST_SUFFIX) and not Path(path).is_dir()
+
+
+def _named(path: str) -> Iterator[Entry]:
+    if os.path.isdir(path):  # noqa: PTH112 - Path("") is the working folder, "" is a mistake
+        for file in _walk(path):
+            yield from _file(file)
+    elif read := _container(path):
+        yield from read(path)
+    else:
+        yield from _file(path)
+
+
+def _file(path: str, label: int | None = None) -> Iterator[Entry]:
+    pages = page_names(path)
+    if len(pages) == 1:
+        yield Entry(path, label=label)
+    else:
+        yield from (Entry(name, partial(page, Path(path), number), label) for number, name in enumerate(pages))
+
+
+def _container(path: str) -> Callable[[str], Iterator[Entry]] | None:
+    name = path.lower()
+    if name.endswith(containers.ZIP_SUFFIX):
+        return containers.zipped
+    if name.endswith(containers.TAR_SUFFIXES):
+        return containers.tarred
+    return containers.idx if name.endswith(containers.IDX_SUFFIXES) else None
+
+
+def _manifest(path: str) -> Iterator[Entry]:
+    """Give the files that a CSV file names, with their labels; relative paths start at its own folder."""
+    try:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:  # noqa: PTH123 - as find
+            table = csv.DictReader(file)
+            if "path" not in (table.fieldnames or ()):
+                raise UsageError(f"the manifest {path} has the columns {table.fieldnames}; expected path and label")
+            for row in table:
+                name, label = row["path"], (row.get("label") or "").strip()
+                if not name or label not in ("", *LABELS):
+                    raise UsageError(
+                        f"line {table.line_num} of the manifest {path} has the path {name!r} and the label {label!r}; "
+                        f"expected a path, and 0 to 9 or nothing"
+                    )
+                yield from _file(_beside(path, name), int(label) if label else None)
+    except (OSError, csv.Error) as error:
+        raise UsageError(f"can't read the manifest {path}: {error}") from None
+
+
+def _beside(path: str, name: str) -> str:
+    return os.path.join(os.path.dirname(path), name)  # noqa: PTH118, PTH120 - a Path would lose a leading ./
+
+
+def _walk(folder: str) -> Iterator[str]:
+    listed = [_listed(folder)]
+    while listed:
+        for path, is_folder in listed[-1]:
+            if is_folder:
+                listed.append(_listed(path))
+                break
+            yield path
+        else:
+            listed.pop()
+
+
+def _listed(folder: str) -> Iterator[tuple[str, bool]]:
+    """Give a folder's image files and folders, and whether each is a folder, in order.
+
+    SQLite sorts the names: beyond a few thousand it does so on disk, so that a folder of millions takes no memory.
+    """
+    try:
+        with os.scandir(folder) as entries, closing(sqlite3.connect("")) as names:  # "": a temporary file of its own
+            names.execute("CREATE TABLE names (is_folder, name)")
+            found = ((_is_folder(entry), os.fsencode(entry.name)) for entry in entries)
+            names.executemany("INSERT INTO names VALUES (?, ?)", (row for row in found if row[0] is not None))
+            for is_folder, name in names.execute("SELECT * FROM names ORDER BY is_folder, name"):
+                yield os.path.join(folder, os.fsdecode(name)), bool(is_folder)  # noqa: PTH118 - many times cheaper
+    except OSError:
+        yield folder, False  # a row with its error: nobody would miss the folder's files otherwise
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool | None:
+    # a link that leads nowhere is a row with its error; a pipe would be waited for
+    if is_image(entry.name) and (entry.is_file() or entry.is_symlink()):
+        return False
+    return True if entry.is_dir(follow_symlinks=False) else None

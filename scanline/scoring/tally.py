@@ -1,0 +1,45 @@
+"""What a run amounts to: how many files of each status, and how often the digits were the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from scanline.contract import CLASSES
+from scanline.prediction import Prediction
+from scanline.scoring.entry import Entry
+
+Confusion = list[list[int]]
+
+
+def _empty() -> Confusion:
+    return [[0] * CLASSES for _ in range(CLASSES)]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of a run so far; all of them go into JSON and back.
+
+    Attributes:
+        statuses: how many files are ``ok``, ``rejected``, ``error``.
+        confusion: of the labelled files that were read, how many show digit r and were read as digit c, at [r][c].
+        accepted: the same without those that are ``rejected``.
+    """
+
+    statuses: dict[str, int] = field(default_factory=lambda: {"ok": 0, "rejected": 0, "error": 0})
+    confusion: Confusion = field(default_factory=_empty)
+    accepted: Confusion = field(default_factory=_empty)
+
+    def add(self, entries: Iterable[Entry], predictions: Iterable[Prediction]) -> None:
+        """Count answers."""
+        for entry, prediction in zip(entries, predictions, strict=True):
+            self.statuses[prediction.status] += 1
+            if entry.label is not None and prediction.digit is not None:
+                self.confusion[entry.label][prediction.digit] += 1
+                self.accepted[entry.label][prediction.digit] += not prediction.rejected
+
+
+def accuracy(confusion: Confusion) -> str:
+    """Say how many of the answers are right, in words."""
+    right, number = sum(confusion[digit][digit] for digit in range(CLASSES)), sum(map(sum, confusion))
+    return f"{right:,} of {number:,} right" + (f", {right / number:.2%}" if number else "")

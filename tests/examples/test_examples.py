@@ -1,0 +1,90 @@
+"""The examples, run as their readers run them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scanline import samples
+from serve.lifecycle import Server
+from tests.serve.conftest import PATIENCE, serving
+from tests.serve.test_credentials import Files
+
+ROOT = Path(__file__).parents[2]
+NO_NETWORK = re.compile("ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ETIMEDOUT|ENETUNREACH")
+SAMPLES = samples.files()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def node_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example for Node with its packages, in a folder of its own."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("node and npm are not installed")
+    root = tmp_path_factory.mktemp("node")
+    shutil.copytree(ROOT / "protos", root / "protos")
+    folder = Path(shutil.copytree(ROOT / "examples" / "node", root / "examples" / "node"))
+    install = ["npm", "ci", "--no-audit", "--no-fund"]
+    done = subprocess.run(install, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+    if NO_NETWORK.search(done.stderr):
+        pytest.skip("npm can't reach its registry")
+    assert done.returncode == 0, done.stderr
+    return folder / "classify.js"
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+@pytest.mark.parametrize("name", ["classify.py", "tasks.py"])
+def test_python(server: Server, name: str) -> None:
+    done = run(sys.executable, ROOT / "examples" / "python" / name, server.address, *SAMPLES, "none.png")
+    assert done.returncode == 0, done.stderr
+    answers = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    assert answers.pop("none.png").startswith("can't read")
+    assert {path: int(answer[0]) for path, answer in answers.items()} == {
+        str(file): samples.label(file) for file in SAMPLES
+    }
+
+
+def test_node(server: Server, node_example: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"broken")
+    files = [*SAMPLES * 8, broken]
+    done = run("node", node_example, "--server", server.address, *files)
+    assert done.returncode == 1, done.stderr
+    *answers, last = map(json.loads, done.stdout.splitlines())
+    assert [(answer["path"], answer["digit"]) for answer in answers] == [
+        (str(file), samples.label(file)) for file in files[:-1]
+    ]
+    assert last == {"path": str(broken), "error": last["error"]}
+
+
+def test_node_with_tls_and_a_token(node_example: Path, tmp_path: Path) -> None:
+    files, token = Files(tmp_path), tmp_path / "token"
+    token.write_text("correct-horse\n")
+    with serving(token_file=token, **files.settings()) as guarded:
+        command = ("node", node_example, "--server", guarded.address, "--roots", files.roots)
+        admitted = run(*command, "--token-file", token, SAMPLES[0])
+        refused = run(*command, SAMPLES[0])
+    assert json.loads(admitted.stdout)["digit"] == samples.label(SAMPLES[0])
+    assert refused.returncode == 2
+    assert "brings no token" in refused.stderr
+
+
+def test_node_without_a_server(node_example: Path) -> None:
+    done = run("node", node_example, "--server", "127.0.0.1:1", SAMPLES[0])
+    assert done.returncode == 2
+    assert done.stderr.startswith("no answer from 127.0.0.1:1: ")

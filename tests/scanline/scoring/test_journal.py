@@ -1,0 +1,145 @@
+"""What is kept through a kill, an error and a second run."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from scanline.errors import ScanlineError, UsageError
+from scanline.prediction import Prediction
+from scanline.scoring import journal as module
+from scanline.scoring.engine import BATCH_FILES, Batch
+from scanline.scoring.entry import Entry
+from scanline.scoring.journal import Kind, journal
+from scanline.scoring.rows import Columns
+from scanline.scoring.score import score
+from tests.scanline.scoring.kills import Fake
+
+KIND = Kind("fake", None, Columns())
+
+
+def entries(number: int) -> Iterator[Entry]:
+    return (Entry(f"{number}.png") for number in range(number))
+
+
+def run(output: Path, found: Iterator[Entry], engine: Fake, *, kind: Kind = KIND, resume: bool = True) -> None:
+    with journal(output, kind, resume=resume) as kept:
+        score(found, engine, kept, int)
+
+
+def paths(output: Path) -> list[str]:
+    with output.open(newline="") as file:
+        return [row["path"] for row in csv.DictReader(file)]
+
+
+class Failing(Fake):
+    """Ends with an error after a number of batches; remembers what it was given."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        self.given: list[str] = []
+
+    def run(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Prediction]]]:
+        for number, (batch, predictions) in enumerate(super().run(batches)):
+            if number == self.after:
+                raise ScanlineError("the server is gone")
+            self.given += map(str, batch.images)
+            yield batch, predictions
+
+
+def test_a_kill_at_any_moment_loses_no_row_and_writes_none_twice(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "tests.scanline.scoring.kills", str(tmp_path / "out.csv")]
+    result = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) > 30
+
+
+def test_an_error_keeps_what_was_done_and_the_old_table(tmp_path: Path) -> None:
+    output, engine = tmp_path / "out.csv", Failing(after=2)
+    output.write_text("old")
+    with pytest.raises(ScanlineError, match="the server is gone"):
+        run(output, entries(500), engine)
+    assert output.read_text() == "old"
+    rest = Failing(after=10)
+    run(output, entries(500), rest)
+    assert engine.given + rest.given == paths(output) == [f"{n}.png" for n in range(500)]
+    assert len(engine.given) == 2 * BATCH_FILES
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_without_resume_it_starts_anew(tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    with pytest.raises(ScanlineError):
+        run(output, entries(500), Failing(after=2))
+    engine = Failing(after=10)
+    run(output, entries(300), engine, resume=False)
+    assert engine.given == paths(output) == [f"{n}.png" for n in range(300)]
+
+
+def test_a_run_that_did_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ScanlineError):
+        run(tmp_path / "out.csv", entries(10), Failing(after=0))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("found", "kind", "words"),
+    [
+        ([*(f"{n}.png" for n in range(100)), "new.png"], KIND, "the files of the 256 rows .* are no longer the same"),
+        ([f"{n}.png" for n in range(99)], KIND, "the files of the 256 rows .* are no longer the same"),
+        ([], Kind("other", None, Columns()), "were made with .*'fake'.*, not .*'other'.*; start again without"),
+        ([], Kind("fake", 0.5, Columns()), "were made with .*; start again without"),
+        ([], Kind("fake", None, Columns(probabilities=True)), "were made with .*; start again without"),
+    ],
+)
+def test_another_run_is_not_gone_on_with(tmp_path: Path, found: list[str], kind: Kind, words: str) -> None:
+    output = tmp_path / "out.csv"
+    with pytest.raises(ScanlineError):
+        run(output, entries(500), Failing(after=2))
+    with pytest.raises(UsageError, match=words):
+        run(output, iter([Entry(name) for name in found] * 3), Fake(), kind=kind)
+    run(output, entries(500), Fake())
+    assert len(paths(output)) == 500
+
+
+def test_two_runs_do_not_write_one_table(tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    with journal(output, KIND, resume=False), pytest.raises(UsageError, match=r"another run is writing .*out\.csv"):
+        run(output, entries(1), Fake())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("file", ["000000.csv", "state.json.new", "joined.csv"])
+def test_a_full_disk_is_said_and_costs_nothing(tmp_path: Path, file: str) -> None:
+    output, folder = tmp_path / "out.csv", tmp_path / "out.csv.partial"
+    folder.mkdir()
+    (folder / file).symlink_to("/dev/full")
+    with pytest.raises(ScanlineError, match=r"can't write .*out\.csv: No space left on device"):
+        run(output, entries(500), Fake())
+    (folder / file).unlink(missing_ok=True)
+    run(output, entries(500), Fake())
+    assert paths(output) == [f"{n}.png" for n in range(500)]
+
+
+def test_a_folder_is_no_output(tmp_path: Path) -> None:
+    (tmp_path / "out.csv").mkdir()
+    with pytest.raises(UsageError, match=r"out\.csv is a folder; expected a file"):
+        run(tmp_path / "out.csv", entries(1), Fake())
+
+
+def test_parts_are_bounded_in_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PART_ROWS", 2 * BATCH_FILES)
+    with journal(tmp_path / "out.csv", KIND, resume=False) as kept:
+        for number, (batch, predictions) in enumerate(Fake().run(_batches(5))):
+            kept.add(batch, predictions)
+            assert kept.state.rows == (number + 1) // 2 * 2 * BATCH_FILES
+
+
+def _batches(number: int) -> Iterator[Batch]:
+    for _ in range(number):
+        yield Batch(list(entries(BATCH_FILES)), [f"{n}.png" for n in range(BATCH_FILES)])
