@@ -16,7 +16,7 @@ from scanline.strokes import Pixels
 # The paper is what lies along the border, in a band of this share of the shorter side.
 BAND: Final = 0.12
 # No stroke is as wide as this share of the shorter side, or half as wide where it runs along the border.
-WIDEST_STROKE: Final = 0.3
+WIDEST_STROKE: Final = 0.35
 
 
 def band(picture: Pixels) -> Pixels:

@@ -88,7 +88,7 @@ def steps(source: bytes | Path | BinaryIO | Image.Image, max_pixels: int = MAX_P
     """Do as `to_rows`, and keep what is on the way."""
     picture = grey(decode(source, max_pixels))
     if in_normal_form(picture):
-        return Steps(picture, picture, picture.copy(), shape.reason(picture >= INK_LEVEL))
+        return Steps(picture, picture, picture.copy(), None)  # as raw pixels: the network sees all there is to see
     strokes = ink(picture)
     return Steps(picture, strokes, normalise(strokes), shape.reason(strokes >= INK_LEVEL))
 
@@ -146,7 +146,10 @@ def _ink_on(picture: Pixels, model: Callable[[Pixels], NDArray[Any]], *, light: 
     """Give the ink on light or dark paper, by a model of the paper; none where the model does not hold."""
     brightness = 255 - picture if light else picture
     ground = model(brightness)
-    contrast = np.clip(np.rint(brightness - ground), 0, 255).astype(np.uint8)
+    difference: NDArray[Any] = brightness - ground.astype(np.float64)
+    if light and model is paper.opened:  # ink in a shadow has as much less light as the paper there
+        difference = difference * (255 - ground.min()) / np.maximum(255 - ground.astype(np.float64), 1)
+    contrast = np.clip(np.rint(difference), 0, 255).astype(np.uint8)
     if contrast.max() < MIN_CONTRAST:
         return np.zeros_like(contrast)
     strokes = of_the_digit(contrast > _otsu(contrast))
