@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint train export serve protos lock bench clean
+.PHONY: help demo dev test lint train export serve protos env-example bundle image lock bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 # A stamp a kind of install, so that a second run starts at once and a changed pyproject.toml or pin installs again.
 $(BIN)/python:
@@ -54,12 +54,24 @@ protos: $(VENV)/.dev ## generate the stubs in scanline/v1 and scanline/inference
 		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 		$$(find protos -name '*.proto')
 
+env-example: $(VENV)/.base ## write .env.example again, after a change of settings
+	@$(BIN)/python deploy/env_example.py > .env.example
+
+# e.g. make bundle ARGS='aarch64 3.11'
+bundle: $(BIN)/python ## make one archive that installs where there is no network: make bundle ARGS='aarch64 3.11'
+	@PYTHON=$(BIN)/python deploy/bundle.sh $(ARGS)
+
+image: ## build the image that serves, with its labels
+	@VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' scanline/__init__.py) REVISION=$$(git rev-parse HEAD) \
+		MODEL_SHA256=$$(sha256sum scanline/models/digits.int8.onnx | cut -d' ' -f1) docker compose build serve
+
 # Every package that an image holds, with the hashes of its files for every platform. The CPU build of torch is not in the
 # package index: make lock TORCH_CPU=FOLDER_OR_PAGE says where its wheel is.
 LOCK := $(BIN)/uv pip compile --quiet --no-header --no-annotate --generate-hashes --constraint constraints.txt --python-version 3.11
 lock: $(VENV)/.dev ## pin the images' packages by hash again, after a change of pyproject.toml or constraints.txt
 	@$(LOCK) --universal --output-file deploy/lock/base.txt pyproject.toml
 	@echo hatchling | $(LOCK) --universal --output-file deploy/lock/build.txt -
+	@echo pip | $(LOCK) --universal --output-file deploy/lock/pip.txt -
 	@$(LOCK) --universal --output-file deploy/lock/train-cuda.txt --extra train --extra export pyproject.toml
 	@$(LOCK) --python-platform x86_64-manylinux_2_28 --find-links $(TORCH_CPU) --output-file deploy/lock/train-cpu.txt \
 		--extra train --extra export pyproject.toml
@@ -68,6 +80,8 @@ bench: $(VENV)/.dev ## measure what is claimed about speed
 	@$(BIN)/python -m benchmarks.export.speed
 	@$(BIN)/python -m benchmarks.train.speed
 	@$(BIN)/python -m benchmarks.serving
+	@$(BIN)/python -m benchmarks.serving.metrics
+	@$(BIN)/python -m benchmarks.client
 
 clean: ## remove what can be made again
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

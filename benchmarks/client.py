@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from rich.table import Table
 
-from benchmarks.serving.load import some_images
 from benchmarks.serving.processes import Running, serving, two_cores
+from benchmarks.serving.protocols import some_images
 from scanline import AsyncClient, Client, console
 from scanline.errors import GateError, ScanlineError
 from scanline.reader import Reader

@@ -38,12 +38,6 @@ def to_network(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.divide(pixels, 255, dtype=np.float32)
 
 
-def to_pixels(rows: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Turn the network's input, float32 [n, 28, 28], 0 to 1, back into images, uint8 of the same shape."""
-    pixels: NDArray[np.uint8] = np.rint(rows * np.float32(255)).astype(np.uint8)
-    return pixels
-
-
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
     """What a model file says of itself.

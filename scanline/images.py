@@ -101,7 +101,7 @@ def page_names(path: str) -> list[str]:
 
 def _items(image: object) -> Iterator[Item]:
     if isinstance(image, np.ndarray):
-        yield from (Item(pixels=pixels) for pixels in _stack(image))
+        yield from (Item(pixels=pixels) for pixels in stack(image))
     elif isinstance(image, Item):
         yield image
     elif isinstance(image, bytes):
@@ -114,7 +114,12 @@ def _items(image: object) -> Iterator[Item]:
         yield _encode(image)
 
 
-def _stack(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def stack(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Give an array of images in the network's form as uint8 [n, 28, 28], n being 1 for a single one.
+
+    Raises:
+        InputError: it is an array of something else.
+    """
     if array.dtype != np.uint8 or array.ndim not in {2, 3} or array.shape[-2:] != (ROWS, COLUMNS):
         raise InputError(
             f"an array of images is uint8 of shape [28, 28] or [n, 28, 28] with 0 for background and 255 for ink, "

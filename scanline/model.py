@@ -142,7 +142,7 @@ def open_session(
     options.graph_optimization_level = optimisation
     # Spinning threads burn a core while there is nothing to do (onnxruntime#11841).
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors come as exceptions; lines of its own would stand between ours
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except ORT_ERRORS as error:

@@ -88,9 +88,11 @@ class Reader:
         if not readable:
             return [image for image in batch if isinstance(image, Prediction)]
         pixels, own = np.stack([rows for rows, _ in readable]), [reason for _, reason in readable]
-        logits, card = self.model.run(to_network(pixels)), self.model.card
+        rows, card = to_network(pixels), self.model.card
+        logits = self.model.run(rows)
         shares = softmax(logits, card.temperature)
-        read = iter(predictions(shares, reject.reasons(pixels, logits, card, own), probabilities=probabilities))
+        reasons = reject.reasons(rows, logits, shares, card, own)
+        read = iter(predictions(shares, reasons, probabilities=probabilities))
         return [image if isinstance(image, Prediction) else next(read).held_to(self._min_confidence) for image in batch]
 
 

@@ -14,32 +14,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanline.contract import ModelCard
-from scanline.prediction import RejectReason, softmax
+from scanline.prediction import RejectReason
 
 # Keys of the card's `reject`. An image whose measure is below its threshold is rejected.
 ENERGY: Final = "energy"
 CONFIDENCE: Final = "confidence"
-# Without a pixel this dark of 255 there is no ink.
-FAINTEST: Final = 64
+# Without a pixel this dark there is no ink: 64 of 255.
+FAINTEST: Final = 64 / 255
 
 
 def reasons(
-    pixels: NDArray[np.uint8], logits: NDArray[np.float32], card: ModelCard, own: Sequence[RejectReason | None] = ()
+    rows: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+    card: ModelCard,
+    own: Sequence[RejectReason | None] = (),
 ) -> list[RejectReason | None]:
     """Say of each image why its answer should not be trusted, or None.
 
     Args:
-        pixels: uint8 [n, 28, 28], 0 background to 255 ink, what the network saw.
+        rows: float32 [n, 28, 28], 0 background to 1 ink, what the network saw.
         logits: float32 [n, 10], what it made of them.
+        probabilities: float32 [n, 10], those of the logits after temperature scaling.
         card: the model's.
         own: what `preprocess.steps` found in the picture of each image, if they were files; this comes first.
     """
-    result = list(own) or [None] * len(pixels)
-    found = {RejectReason.BLANK: pixels.max(axis=(1, 2)) < FAINTEST}
+    result = list(own) or [None] * len(rows)
+    found = {RejectReason.BLANK: rows.max(axis=(1, 2)) < FAINTEST}
     if ENERGY in card.reject:
         found[RejectReason.NOT_A_DIGIT] = energy(logits) < card.reject[ENERGY]
     if CONFIDENCE in card.reject:
-        confidences = softmax(logits, card.temperature).max(axis=1).astype(np.float64)  # as exact as a Prediction's
+        confidences = probabilities.max(axis=1).astype(np.float64)  # as exact as a Prediction's
         found[RejectReason.LOW_CONFIDENCE] = confidences < card.reject[CONFIDENCE]
     for reason, where in found.items():
         for image in np.flatnonzero(where).tolist():

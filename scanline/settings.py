@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     @classmethod
     def variables(cls) -> set[str]:
         """Name the environment variables that this command reads."""
-        return {_variable(cls, name) for name, field in cls.model_fields.items() if not _is_positional(field)}
+        return {variable(cls, name) for name, field in cls.model_fields.items() if not _is_positional(field)}
 
 
 S = TypeVar("S", bound=Settings)
@@ -89,7 +89,8 @@ def _is_positional(field: FieldInfo) -> bool:
     return isinstance(field.json_schema_extra, dict) and POSITIONAL in field.json_schema_extra
 
 
-def _variable(settings: type[Settings], name: str) -> str:
+def variable(settings: type[Settings], name: str) -> str:
+    """Name the environment variable of a field."""
     alias = settings.model_fields[name].validation_alias
     return alias if isinstance(alias, str) else f"{settings.model_config['env_prefix']}{name}".upper()
 
@@ -104,7 +105,7 @@ def _add(parser: argparse.ArgumentParser, settings: type[Settings], name: str, f
         return
     value = None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
     default = "required; " if field.is_required() else "" if value is None else f"default: {_show(value)}; "
-    options["help"] = f"{field.description} ({default}{_variable(settings, name)})"
+    options["help"] = f"{field.description} ({default}{variable(settings, name)})"
     if field.annotation is bool:
         options["action"] = argparse.BooleanOptionalAction
     elif get_origin(field.annotation) is Literal:
@@ -127,13 +128,13 @@ def _show(value: object) -> str:
 def _explain(settings: type[Settings], problem: Any, flags: dict[str, Any]) -> str:
     name = str(problem["loc"][0]) if problem["loc"] else ""
     if name not in settings.model_fields:  # pydantic names an aliased field by its alias
-        by_alias = {_variable(settings, field): field for field in settings.model_fields}
+        by_alias = {variable(settings, field): field for field in settings.model_fields}
         name = by_alias.get(name, name)
     if name not in settings.model_fields:
         return str(problem["msg"])
     flag = name if _is_positional(settings.model_fields[name]) else _flag(name)
     if problem["type"] == "missing":
         return f"{flag} is missing"
-    source = flag if name in flags else _variable(settings, name)
+    source = flag if name in flags else variable(settings, name)
     message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return f"{source} {message}, not {problem['input']!r}"

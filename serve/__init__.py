@@ -16,8 +16,8 @@ stream.py       streams of requests, answered in order
 deferred.py     an RPC in two halves, for a transport that does not wait
 status.py       the one place where errors become gRPC status codes
 calls.py        what happens around every call: request id, count, log line
-credentials.py  TLS and tokens, read again when their files change
 interceptor.py  puts that around the handlers
+credentials.py  TLS and tokens, read again when their files change
 threads.py      the plain transport: grpc.server
 loop.py         the fast transport: the gRPC core's events
 loop_call.py    a call as the fast transport sees it

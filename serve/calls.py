@@ -34,13 +34,15 @@ class Context(Protocol):
 class Calls:
     """The calls that are under way."""
 
-    def __init__(self, check: Callable[[status.Metadata], None] | None) -> None:
+    def __init__(self, check: Callable[[status.Metadata], None] | None, count_failure: Callable[[str], None]) -> None:
         """Begin with none.
 
         Args:
             check: raises UnauthenticatedError for the metadata of a call that may not come in; None lets all in.
+            count_failure: told the name of the status code of each call that fails.
         """
         self.check = check
+        self.count_failure = count_failure
         self._changed = threading.Condition()
         self._under_way = 0
         self._rested = True
@@ -120,6 +122,7 @@ class Call:
     def fail(self, error: Exception) -> tuple[grpc.StatusCode, str]:
         """Log why it fails; give the status code and the message with which to answer."""
         code, message, metadata = status.of(error, self._request_id)
+        self._calls.count_failure(code.name)
         self._context.set_trailing_metadata(((REQUEST_ID, self._request_id), *metadata))
         fields = {
             "method": self._method,

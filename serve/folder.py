@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from scanline.model import MODEL_FILES
-
 # What a folder's files looked like: name, inode, size and time of change of each. Another stamp, other files.
 Stamp = tuple[tuple[str, int, int, int], ...]
 
@@ -73,6 +71,8 @@ class Found:
 
 def holds_versions(source: Path | None) -> bool:
     """Say whether a place is a folder of versions, rather than a model file or an exported folder."""
+    from scanline.model import MODEL_FILES  # brings onnxruntime, which the settings and a supervisor do without
+
     if source is None or not source.is_dir() or any((source / name).is_file() for name in MODEL_FILES):
         return False
     return any(_NUMBER.fullmatch(entry.name) for entry in source.iterdir())

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from scanline.errors import MissingExtraError, ModelError, StartError
 from scanline.inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from scanline.v1.digits_pb2_grpc import add_DigitsServicer_to_server
-from serve import servicers
+from serve import servicers, sizing
 from serve.calls import Calls
 from serve.core import DigitService
 from serve.credentials import Certificates, Tokens
@@ -82,7 +82,7 @@ class Server:
         self._is_ready = threading.Event()
         self.statistics = Statistics()
         self._certificates, self._tokens = self._read_credentials()
-        self._calls = Calls(None if self._tokens is None else self._tokens.check)
+        self._calls = Calls(None if self._tokens is None else self._tokens.check, self.statistics.call_failed)
         self.statistics.in_flight = lambda: self._calls.under_way
         # In its non-blocking form Watch waits for its message to be sent while it holds a lock that gRPC's only thread
         # wants when another watcher goes: both wait for ever. The loop transport calls it in a form of its own.
@@ -224,6 +224,7 @@ def _transport(
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", int(shares_port)),  # a second server on the port is an error, not a lottery
         ("grpc.max_concurrent_streams", 2 * settings.max_calls),  # a call that is over counts until gRPC clears it away
+        ("grpc.http2.bdp_probe", int(sizing.may_read_ahead(settings.workers))),
         ("grpc.keepalive_time_ms", round(settings.keepalive * 1000)),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),

@@ -130,6 +130,10 @@ class _Counts(Collector):
         for reload in product(get_args(What), get_args(Outcome)):
             reloads.add_metric(reload, snapshot.reloads.get(reload, 0))
         yield reloads
+        failed = CounterMetricFamily("scanline_calls_failed", "calls that failed", labels=("code",))
+        for code, count in snapshot.calls_failed.items():
+            failed.add_metric((code,), count)
+        yield failed
         yield GaugeMetricFamily("scanline_calls_in_flight", "calls under way", snapshot.in_flight)
         yield GaugeMetricFamily("scanline_workers", "processes that answer", snapshot.workers)
         yield CounterMetricFamily("scanline_worker_restarts", "processes started again", snapshot.restarts)

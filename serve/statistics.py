@@ -116,6 +116,7 @@ class Snapshot:
     Attributes:
         models: the counts of each model that was ever loaded, by its name and version.
         reloads: how often something was read again from its files, and whether it was taken or refused.
+        calls_failed: how many calls failed, by the name of their status code.
         in_flight: how many calls are under way.
         workers: how many processes answer.
         restarts: how often one that had ended was started again.
@@ -123,6 +124,7 @@ class Snapshot:
 
     models: dict[ModelKey, Counts] = field(default_factory=dict)
     reloads: dict[tuple[What, Outcome], int] = field(default_factory=dict)
+    calls_failed: dict[str, int] = field(default_factory=dict)
     in_flight: int = 0
     workers: int = 0
     restarts: int = 0
@@ -133,6 +135,8 @@ class Snapshot:
             self.models.setdefault(model, Counts()).add(counts)
         for reload, count in other.reloads.items():
             self.reloads[reload] = self.reloads.get(reload, 0) + count
+        for code, count in other.calls_failed.items():
+            self.calls_failed[code] = self.calls_failed.get(code, 0) + count
         self.in_flight += other.in_flight
         self.workers += other.workers
         self.restarts += other.restarts
@@ -212,6 +216,7 @@ class Statistics:
         self._lock = threading.Lock()
         self._models: dict[ModelKey, ModelCounter] = {}
         self._reloads: dict[tuple[What, Outcome], int] = {}
+        self._calls_failed: dict[str, int] = {}
 
     def of(self, name: str, version: str) -> ModelCounter:
         """Give the counter of a model; one that is loaded again goes on where it was."""
@@ -223,11 +228,16 @@ class Statistics:
         with self._lock:
             self._reloads[what, outcome] = self._reloads.get((what, outcome), 0) + 1
 
+    def call_failed(self, code: str) -> None:
+        """Count that a call failed with a status code, whether it came as far as a model or not."""
+        with self._lock:
+            self._calls_failed[code] = self._calls_failed.get(code, 0) + 1
+
     def snapshot(self) -> Snapshot:
         """Give what this process has done."""
         with self._lock:
-            models, reloads = dict(self._models), dict(self._reloads)
+            models, reloads, failed = dict(self._models), dict(self._reloads), dict(self._calls_failed)
         counts = {key: model.counts() for key, model in models.items()}
         for key, waiting in self.pending().items():
             counts[key].pending = waiting
-        return Snapshot(counts, reloads, self.in_flight(), workers=1)
+        return Snapshot(counts, reloads, failed, self.in_flight(), workers=1)

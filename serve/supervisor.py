@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Final
 
@@ -124,9 +125,9 @@ class Supervisor:
         """Say whether it has been asked to stop."""
         return self._stop_asked.is_set()
 
-    def stops_within(self, seconds: float) -> bool:
-        """Wait so long at most for being asked to stop, and say whether it was."""
-        return self._stop_asked.wait(seconds)
+    def wait_for_stop(self, seconds: float) -> None:
+        """Wait to be asked to stop, at most so long."""
+        self._stop_asked.wait(seconds)
 
     def _end(self) -> None:
         end = time.monotonic() + self._settings.drain_delay + self._settings.grace + STOP_MARGIN
@@ -156,7 +157,7 @@ class _Worker:
         self._failure: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._orders: Asker | None = None
-        self._lock = threading.Lock()  # of the two below, and of `serves`
+        self._lock = threading.Lock()  # of the two below
         self._past = Snapshot()  # what ended processes have counted
         self._last = Snapshot()  # what the process that is there had counted when it was last asked
         self.serves = False
@@ -229,11 +230,18 @@ class _Worker:
             self._failure = None
             with self._lock:
                 self._past.restarts += 1
-            self._supervisor.stops_within(pause)
+            self._supervisor.wait_for_stop(pause)
         self._settled.set()
 
-    def _run(self) -> int:
-        """Run a process until it ends; give its exit code."""
+    def _run(self) -> int | None:
+        """Run a process until it ends; give its exit code, None where there could be none."""
+        try:
+            return self._run_process()
+        except OSError as error:
+            self._failure = f"no process can be started: {error}"
+            return None
+
+    def _run_process(self) -> int:
         orders, requests = socket.socketpair(), socket.socketpair()
         ends = [pair[1] for pair in (orders, requests)]
         self._process = subprocess.Popen(  # noqa: S603 - nothing in it comes from outside
@@ -246,7 +254,8 @@ class _Worker:
         for end in ends:
             end.close()
         with Connection(orders[0].detach()) as to_worker, Connection(requests[0].detach()) as from_worker:
-            to_worker.send((self._number, self._settings))
+            with suppress(BrokenPipeError):  # it has ended already, which `answer` sees
+                to_worker.send((self._number, self._settings))
             self._orders = Asker(to_worker)
             answer(
                 from_worker,

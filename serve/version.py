@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanline import reject
-from scanline.contract import CLASSES, ModelCard, to_pixels
+from scanline.contract import CLASSES, ModelCard
 from scanline.model import Model, StepModel
 from scanline.prediction import RejectReason, softmax
 from serve.folder import Stamp
@@ -56,8 +56,10 @@ class Version:
         started = time.monotonic()
         logits = self.model.run(rows)
         self.runs.ran(len(rows), time.monotonic() - started)
+        probabilities = softmax(logits, self.card.temperature)
+        reasons = reject.reasons(rows, logits, probabilities, self.card)
         answers = np.empty((len(rows), WIDTH), np.float32)
         answers[:, LOGITS] = logits
-        answers[:, PROBABILITIES] = softmax(logits, self.card.temperature)
-        answers[:, REASON] = [REASONS.index(reason) for reason in reject.reasons(to_pixels(rows), logits, self.card)]
+        answers[:, PROBABILITIES] = probabilities
+        answers[:, REASON] = [REASONS.index(reason) for reason in reasons]
         return answers

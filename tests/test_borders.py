@@ -28,6 +28,12 @@ def test_running_needs_nothing_of_training_and_exporting(package: str) -> None:
     assert loaded_by(f"import {package}") & HEAVY == set()
 
 
+def test_a_supervisor_of_workers_loads_what_carries_calls_as_little_as_a_model() -> None:
+    loaded = loaded_by("import serve.command, serve.supervisor")
+    assert "prometheus_client" in loaded
+    assert loaded & {"grpc", "google", "onnxruntime", "opentelemetry"} == set()
+
+
 def test_the_library_alone_is_light() -> None:
     assert (
         loaded_by("import scanline")

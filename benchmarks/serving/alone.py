@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Final
 
-from benchmarks.serving.load import some_images
+from benchmarks.serving.protocols import some_images
 from scanline.contract import to_network
 from scanline.model import Model
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,13 @@ SERVERS: Final[Mapping[str, Sequence[str]]] = {
     "plain": ("-m", "benchmarks.serving.plain"),
 }
 PLAIN: Final = "plain"
+# Not compared with the others: what the counting costs.
+COUNTED: Final = "counted"
+UNCOUNTED: Final = "uncounted"
+COUNTING: Final[Mapping[str, Sequence[str]]] = {
+    COUNTED: (*SCANLINE, "--metrics-listen", "127.0.0.1:0"),
+    UNCOUNTED: ("-m", "benchmarks.serving.uncounted", *SCANLINE[2:]),
+}
 PATIENCE: Final = 30.0
 
 
@@ -38,21 +46,40 @@ class Running:
         address: where it listens.
         pid: its process.
         ready: seconds from the start of the process to its first answer.
+        metrics_address: where it answers operators; None where it does not.
     """
 
     address: str
     pid: int
     ready: float
+    metrics_address: str | None = None
 
     def cpu_seconds(self) -> float:
-        """Give the CPU time that it has used, user and system, all threads (proc(5), /proc/PID/stat)."""
-        after_name = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+        """Give the CPU time that it and its child processes have used, user and system (proc(5), /proc/PID/stat)."""
+        ticks = 0
+        for pid in self._processes():
+            after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(after_name[11]) + int(after_name[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def resident_mb(self) -> float:
-        """Give its resident memory in MB (10^6 bytes)."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        """Give the resident memory of all of them in MB (10^6 bytes); what they share counts for each."""
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._processes())
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def end(self) -> None:
+        """Kill it and its child processes."""
+        for pid in self._processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _processes(self) -> list[int]:
+        """Give the process and those below it: each tells its children in /proc/PID/task/TID/children (proc(5))."""
+        found = [self.pid]
+        for pid in found:
+            for task in Path(f"/proc/{pid}/task").glob("*/children"):
+                found += map(int, task.read_text().split())
+        return found
 
 
 def two_cores() -> tuple[int, int]:
@@ -85,14 +112,15 @@ def pinned(command: Sequence[str], *cores: int) -> Iterator[subprocess.Popen[str
 def serving(name: str, *cores: int) -> Iterator[Running]:
     """Run one of the servers on some cores, from its first answer on."""
     started = time.perf_counter()
-    with pinned(SERVERS[name], *cores) as process:
+    with pinned({**SERVERS, **COUNTING}[name], *cores) as process:
         assert process.stdout is not None
         line = process.stdout.readline().strip()
-        address = line if name == PLAIN else str(json.loads(line)["address"])
+        said = {"address": line} if name == PLAIN else json.loads(line)
+        address = str(said["address"])
         with grpc.insecure_channel(address) as channel:
             if name == PLAIN:
                 DigitsStub(channel).Classify(pb.ClassifyRequest(pixels=bytes(784)), timeout=PATIENCE)
             else:
                 answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        yield Running(address, process.pid, time.perf_counter() - started)
+        yield Running(address, process.pid, time.perf_counter() - started, said.get("metrics_address"))

@@ -6,12 +6,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-import grpc
+import numpy as np
 
-from benchmarks.serving.load import Load, apply, check, expected_of, request_for, some_images
-from benchmarks.serving.processes import PATIENCE, Running, serving, two_cores
+from benchmarks.serving.load import Load, apply
+from benchmarks.serving.processes import Running, serving, two_cores
+from benchmarks.serving.protocols import DIGITS, some_images
 from scanline import console
-from scanline.v1.digits_pb2_grpc import DigitsStub
 
 SERVER: Final = "loop"
 ROUND: Final = Load(connections=8, callers=4, images=1, calls=20_000)
@@ -46,9 +46,6 @@ def _round(server: Running, core: int) -> None:
     """Make the load's calls, and distinct ones besides, whose answers are looked at."""
     with ThreadPoolExecutor(1) as pool:
         load = pool.submit(apply, ROUND, server, core)
-        images = some_images(200)
-        with grpc.insecure_channel(server.address) as channel:
-            classify = DigitsStub(channel).Classify
-            for image, answer in zip(images, expected_of(images), strict=True):
-                check(classify(request_for(image), timeout=PATIENCE), [answer])
+        for image in some_images(200):
+            DIGITS.answer(server.address, image[np.newaxis])
         load.result()

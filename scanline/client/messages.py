@@ -6,14 +6,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from scanline.contract import IMAGE_BYTES, METADATA_PREFIX, ModelCard
-from scanline.images import Item
+from scanline.images import Item, stack
 from scanline.prediction import Prediction, RejectReason
 from scanline.v1 import digits_pb2 as pb
 
 # What a call holds at most, if the server would take more: from here on larger messages gain nothing, while small ones
-# spread over a server's cores, and over servers, and a lost one costs little to repeat.
+# spread over a server's cores and over servers, take little memory, and are soon repeated. A larger file goes alone.
 MAX_IMAGES: Final = 128
+MAX_BYTES: Final = 2 * 2**20
 # Room in a message for everything but the images.
 ENVELOPE_BYTES: Final = 1024
 # Around each file in a message: its tag and its length.
@@ -33,16 +37,19 @@ class Limits:
 
     Attributes:
         images: how many images.
-        room: how many bytes of them.
+        size: how many bytes of them, if there are several.
+        room: how many bytes the only one.
     """
 
     images: int
+    size: int
     room: int
 
     @classmethod
     def of(cls, message: pb.Limits) -> Limits:
         """Take the server's limits, or our own where they are smaller."""
-        return cls(min(message.max_images, MAX_IMAGES), message.max_message_bytes - ENVELOPE_BYTES)
+        room = message.max_message_bytes - ENVELOPE_BYTES
+        return cls(min(message.max_images, MAX_IMAGES), min(room, MAX_BYTES), room)
 
 
 @dataclass(slots=True)
@@ -61,7 +68,7 @@ class Part:
 
     def takes(self, images: int, size: int, limits: Limits) -> bool:
         """Say whether so many images of so many bytes fit in as well."""
-        return len(self.contents) + images <= limits.images and self.size + size <= limits.room
+        return len(self.contents) + images <= limits.images and self.size + size <= limits.size
 
     def request(self, *, probabilities: bool) -> pb.ClassifyRequest:
         """Give the message."""
@@ -91,6 +98,15 @@ def split(stream: Iterable[Item], limits: Limits) -> Iterator[Part | Prediction]
         part.size += size
     if part.contents:
         yield part
+
+
+def pixels_part(image: NDArray[np.uint8]) -> Part:
+    """Give what `split` gives for one array, uint8 [28, 28], in a third of its time.
+
+    Raises:
+        InputError: it is another kind of array.
+    """
+    return Part(of_pixels=True, contents=[stack(image).tobytes()], size=IMAGE_BYTES)
 
 
 def predictions_of(

@@ -12,7 +12,7 @@ import numpy as np
 
 from scanline.client.connection import TIMEOUT, Connection, Tls
 from scanline.client.gather import Answer, Gatherer
-from scanline.client.messages import Limits, model_of, split
+from scanline.client.messages import Limits, model_of, pixels_part, split
 from scanline.contract import ModelCard
 from scanline.images import Image, items
 from scanline.prediction import Prediction
@@ -68,7 +68,9 @@ class AsyncClient:
         """
         if isinstance(images, bytes) or (isinstance(images, np.ndarray) and images.ndim == 2):
             gatherer = self._gatherer or await self._open()
-            part = next(split(items(images), gatherer.limits))
+            part = (
+                pixels_part(images) if isinstance(images, np.ndarray) else next(split(items(images), gatherer.limits))
+            )
             return await gatherer.send(part, probabilities=probabilities)
         return [prediction async for prediction in self.stream(images, probabilities=probabilities)]
 
@@ -90,8 +92,7 @@ class AsyncClient:
                     yield prediction
         finally:
             for answer in waiting:
-                if not answer.cancel() and not answer.cancelled():
-                    answer.exception()  # asyncio reports an error that nobody has looked at
+                answer.cancel()  # which also tells asyncio not to report an error that nobody has looked at
 
     async def _open(self) -> Gatherer:
         """Ask a server for its limits; all tasks that come meanwhile wait for the same call."""

@@ -1,4 +1,4 @@
-"""Many callers at once, who cancel and run out of time as they please: each gets its own answer or none."""
+"""Many callers at once over both protocols, who cancel and run out of time: each gets its own answer or none."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import grpc
 import numpy as np
 import pytest
 
+from scanline.inference import open_inference_pb2 as oip
+from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from tests.faults.server import Answers, BesetServer, running
@@ -42,6 +44,7 @@ class Caller:
     def __init__(self, seed: int, channel: grpc.Channel, answers: Answers) -> None:
         self.chance = random.Random(seed)
         self.stub = DigitsStub(channel)
+        self.triton = GRPCInferenceServiceStub(channel)
         self.answers = answers
         self.answered = 0
 
@@ -81,11 +84,62 @@ class Caller:
             self.answered += 1
         responses.cancel()
 
+    def infer(self) -> None:
+        """Do as in `call`, over the Open Inference Protocol."""
+        due = [self.pick() for _ in range(AT_ONCE)]
+        calls = [
+            self.triton.ModelInfer.future(inference(request), timeout=self.chance.choice([PATIENCE, PATIENCE, 0.005]))
+            for request, _ in due
+        ]
+        calls[0].exception()
+        self.chance.choice(calls).cancel()
+        for call, (_, expected) in zip(calls, due, strict=True):
+            if call.code() is grpc.StatusCode.OK:
+                assert inferred(call.result()) == inferred_of(expected)
+                self.answered += 1
+            else:
+                assert call.code() in GONE, call.details()
+
+    def infer_stream(self) -> None:
+        """Do as in `stream`, over the Open Inference Protocol."""
+        due = [self.pick() for _ in range(6)]
+        responses = self.triton.ModelStreamInfer(iter([inference(request) for request, _ in due]), timeout=PATIENCE)
+        stay = self.chance.choice([1, 3, 6])
+        for response, (_, expected) in zip(responses, due[:stay], strict=False):
+            assert response.error_message == ""
+            assert inferred(response.infer_response) == inferred_of(expected)
+            self.answered += 1
+        responses.cancel()
+
     def live(self) -> int:
         """Go through a caller's life; give how many of its calls were answered."""
         for _ in range(ROUNDS):
-            (self.call if self.chance.random() < 0.7 else self.stream)()
+            self.chance.choice([self.call, self.call, self.infer, self.infer, self.stream, self.infer_stream])()
         return self.answered
+
+
+def inference(request: pb.ClassifyRequest) -> oip.ModelInferRequest:
+    """Ask the same over the Open Inference Protocol."""
+    tensor = oip.ModelInferRequest.InferInputTensor(name="rows", datatype="FP32", shape=[-1, 28, 28])
+    pixels = np.frombuffer(request.pixels, np.uint8)
+    tensor.shape[0] = len(pixels) // 784
+    rows = np.divide(pixels, 255, dtype=np.float32)
+    return oip.ModelInferRequest(model_name="digits", inputs=[tensor], raw_input_contents=[rows.tobytes()])
+
+
+def inferred(response: oip.ModelInferResponse) -> list[bytes]:
+    """Give the bits of probabilities, digits and whether they are rejected."""
+    assert [output.name for output in response.outputs] == ["logits", "probabilities", "digit", "rejected"]
+    return [*response.raw_output_contents[1:]]
+
+
+def inferred_of(expected: list[pb.Prediction]) -> list[bytes]:
+    """Give the bits that they must have."""
+    return [
+        np.array([[*answer.probabilities] for answer in expected], "<f4").tobytes(),
+        np.array([answer.digit for answer in expected], "<i8").tobytes(),
+        bytes([answer.rejected for answer in expected]),
+    ]
 
 
 @pytest.mark.parametrize("seed", [1, 2])

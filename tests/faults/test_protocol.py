@@ -10,19 +10,33 @@ from grpc_health.v1 import health_pb2
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from scanline.inference import open_inference_pb2
 from scanline.v1 import digits_pb2 as pb
 from tests.faults.server import BesetServer
 
 DIGITS = "/scanline.v1.Digits/"
-UNARY = [DIGITS + "Classify", DIGITS + "GetModel", "/grpc.health.v1.Health/Check"]
+CHECK = "/grpc.health.v1.Health/Check"
+INFERENCE = "/inference.GRPCInferenceService/"
+STREAM_INFER = INFERENCE + "ModelStreamInfer"
+UNARY = [
+    DIGITS + "Classify",
+    DIGITS + "GetModel",
+    CHECK,
+    *(
+        INFERENCE + method.name
+        for method in open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods
+        if not method.client_streaming
+    ),
+]
 STREAMS = [
     DIGITS + "ClassifyStream",
     DIGITS + "ClassifyRows",
+    STREAM_INFER,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ]
 # What a call may end with for what it holds. INTERNAL and UNKNOWN would mean that the server met something that it was
 # not made for, UNAVAILABLE and CANCELLED that the connection broke.
-FAIR = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"}
+FAIR = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"}
 
 # A call that gets no answer at all is found out so many seconds after it was made.
 SOON = 10.0
@@ -133,5 +147,5 @@ def test_rows_are_answered_one_by_one_or_refused(channel: grpc.Channel, messages
 @many
 @given(name=st.text(max_size=50))
 def test_any_service_s_health_can_be_asked_for(channel: grpc.Channel, name: str) -> None:
-    code, _ = outcome(channel, UNARY[-1], [health_pb2.HealthCheckRequest(service=name).SerializeToString()])
+    code, _ = outcome(channel, CHECK, [health_pb2.HealthCheckRequest(service=name).SerializeToString()])
     assert code in {"OK", "NOT_FOUND"}

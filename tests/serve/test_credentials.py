@@ -11,6 +11,8 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from scanline.inference import open_inference_pb2 as oip
+from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from serve.lifecycle import Server
@@ -150,6 +152,9 @@ def test_a_call_needs_a_token_and_health_does_not(tmp_path: Path, transport: str
             assert words in str(refusal.value.details())
             with pytest.raises(grpc.RpcError) as refusal:
                 list(stub.ClassifyStream(iter([request]), timeout=PATIENCE, metadata=given))
+            assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            with pytest.raises(grpc.RpcError) as refusal:
+                GRPCInferenceServiceStub(channel).ServerLive(oip.ServerLiveRequest(), timeout=PATIENCE, metadata=given)
             assert refusal.value.code() is grpc.StatusCode.UNAUTHENTICATED
         health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
         assert health.status == health_pb2.HealthCheckResponse.SERVING

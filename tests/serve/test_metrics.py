@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -26,6 +28,7 @@ from scanline.v1.digits_pb2_grpc import DigitsStub
 from serve.lifecycle import Server
 from tests.faults.server import until
 from tests.serve.conftest import PATIENCE, ServerProcess, serving
+from tests.serve.test_credentials import Files
 from tests.serve.test_lifecycle import failed_start
 
 ANYWHERE = {"metrics_listen": "127.0.0.1:0"}
@@ -66,7 +69,11 @@ def test_the_names_that_dashboards_know(server: Server, stub: DigitsStub, images
         stub.Classify(pb.ClassifyRequest(pixels=images[:count].tobytes()), timeout=PATIENCE)
     with pytest.raises(grpc.RpcError):
         stub.Classify(pb.ClassifyRequest(pixels=bytes(784 * 1025)), timeout=PATIENCE)
+    with pytest.raises(grpc.RpcError):
+        stub.GetModel(pb.GetModelRequest(model_version="none"), timeout=PATIENCE)
     found = samples(server.metrics_address)
+    assert found["scanline_calls_failed_total", "INVALID_ARGUMENT"] == 1
+    assert found["scanline_calls_failed_total", "NOT_FOUND"] == 1
     assert found["nv_inference_request_success", ""] == 2
     assert found["nv_inference_request_failure", "OTHER"] == 1
     assert found["nv_inference_request_failure", "REJECTED"] == 0
@@ -159,3 +166,35 @@ def test_a_real_prometheus_reads_them(
         assert count["value"][1] == "3"
         [median] = ask('histogram_quantile(0.5, scanline_request_seconds_bucket{model="digits"})')
         assert 0 < float(median["value"][1]) < PATIENCE
+
+
+def health(*arguments: str, **variables: str) -> tuple[int, str]:
+    """Run `scanline health`; give its exit code and what it says."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SCANLINE_")}
+    command = [sys.executable, "-m", "scanline", "health", *arguments]
+    result = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=clean | variables
+    )
+    return result.returncode, result.stdout + result.stderr
+
+
+def test_the_health_command_asks_a_server_with_tls_at_the_port_for_operators(
+    start_server: Callable[..., ServerProcess], tmp_path: Path
+) -> None:
+    files = Files(tmp_path)
+    server = start_server("--metrics-listen", "127.0.0.1:0", "--drain-delay", "60", *files.flags())
+    address = str(server.wait_for("serving")["metrics_address"])
+    own = {"SCANLINE_TLS_CERTIFICATE": str(files.certificate)}
+    assert health(f"http://{address}") == (0, "serving\n")
+    assert health(**own, SCANLINE_METRICS_LISTEN=f"0.0.0.0:{address.rpartition(':')[2]}") == (0, "serving\n")
+    code, words = health(**own)
+    assert code == 2
+    assert "set SCANLINE_METRICS_LISTEN" in words
+    server.process.terminate()
+    server.wait_for("not serving")
+    assert health(f"http://{address}") == (1, f"http://{address} is up but not serving\n")
+    server.process.kill()
+    server.process.wait(PATIENCE)
+    code, words = health(f"http://{address}")
+    assert code == 1
+    assert words.startswith(f"no answer from http://{address}: ")

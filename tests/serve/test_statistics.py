@@ -127,11 +127,13 @@ def test_what_several_processes_count_adds_up() -> None:
         counter.failed(FullError("full", 1.0), 0.5)
         counter.rejected("blank")
         statistics.reloaded("model", "refused")
+        statistics.call_failed("NOT_FOUND")
     processes[1].of("digits", "b").rejected("several")
     total = Snapshot()
     for statistics in processes:
         total.add(statistics.snapshot())
     assert total.in_flight == 4
+    assert total.calls_failed == {"NOT_FOUND": 2}
     assert total.reloads == {("model", "refused"): 2}
     assert total.models["digits", "b"].rejected == {"several": 1}
     both = total.models["digits", "a"]

@@ -16,6 +16,8 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as collecto
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from scanline import samples
+from scanline.inference import open_inference_pb2 as oip
+from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from serve.lifecycle import Server
@@ -86,6 +88,15 @@ def test_a_request_is_a_span_with_its_parts_below_the_caller_s(transport: str, i
     of_stream = collector.named("digits")
     assert len(of_stream) == 2
     assert all(not span.parent_span_id for span in of_stream)  # nobody has named one
+
+
+def test_a_request_of_the_open_inference_protocol_is_traced_too(transport: str, images: NDArray[np.uint8]) -> None:
+    tensor = oip.ModelInferRequest.InferInputTensor(name="rows", datatype="UINT8", shape=[1, 28, 28])
+    request = oip.ModelInferRequest(model_name="digits", inputs=[tensor], raw_input_contents=[images[0].tobytes()])
+    with collecting(transport) as (server, collector), grpc.insecure_channel(server.address) as channel:
+        GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=PATIENCE, metadata=SAMPLED)
+    [span] = collector.named("digits")
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
 
 
 def test_a_request_that_fails_says_so(transport: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from scanline.inference import open_inference_pb2 as oip
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from scanline.model import find
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from tests.faults.server import until
@@ -98,6 +100,21 @@ def test_a_killed_worker_is_started_again_and_its_counts_are_kept(shared: Shared
     for _ in range(10):
         shared.call()
     assert shared.counted("nv_inference_count") == 20
+
+
+def test_a_worker_that_cannot_be_started_again_is_tried_until_it_can(start_server: StartServer, tmp_path: Path) -> None:
+    model = tmp_path / "digits.onnx"
+    shutil.copy(find(None), model)
+    server = start_server("--workers", str(WORKERS), "--metrics-listen", "127.0.0.1:0", "--model", str(model))
+    shared = Shared(server.process, server.wait_for("serving"))
+    good = model.read_bytes()
+    model.write_bytes(good[:1000])
+    os.kill(min(shared.workers()), signal.SIGKILL)
+    assert server.wait_for("worker ended")["exit_code"] == -signal.SIGKILL
+    assert str(model) in server.wait_for("worker ended")["reason"]
+    shared.call()  # the other one goes on
+    model.write_bytes(good)
+    until(lambda: shared.has("scanline_workers", WORKERS), "both serve")
 
 
 def on_new_connections(shared: Shared, ask: Callable[[GRPCInferenceServiceStub], object]) -> set[object]:

@@ -13,6 +13,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from scanline.contract import IMAGE_BYTES
 from scanline.v1 import digits_pb2 as pb
 
 
@@ -24,11 +25,12 @@ class Refusal(NamedTuple):
 
 
 class Scripted:
-    """Refuses calls as a script says, one after the other, then reads in each image the digit that its first pixel is.
+    """Refuses calls as a script says, one after the other, then reads in each image the digit that its first byte is.
 
     Attributes:
         times: when each call of Classify came, by time.monotonic().
         images: how many images each of them had.
+        sizes: how many bytes.
         answer: what a call waits for before it is answered.
     """
 
@@ -36,24 +38,28 @@ class Scripted:
         self._script = script
         self.times: list[float] = []
         self.images: list[int] = []
+        self.sizes: list[int] = []
         self.answer = threading.Event()
         self.answer.set()
         self.address = ""
 
     def describe(self, _: pb.GetModelRequest, __: grpc.ServicerContext) -> pb.GetModelResponse:
-        return pb.GetModelResponse(limits=pb.Limits(max_images=50, max_message_bytes=2**20))
+        return pb.GetModelResponse(limits=pb.Limits(max_images=50, max_message_bytes=2**24))
 
     def classify(self, request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:
         self.times.append(time.monotonic())
-        pixels = np.frombuffer(request.pixels, np.uint8).reshape(-1, 784)
-        self.images.append(len(pixels))
+        images = list(request.files.files) or [
+            request.pixels[start : start + IMAGE_BYTES] for start in range(0, len(request.pixels), IMAGE_BYTES)
+        ]
+        self.images.append(len(images))
+        self.sizes.append(request.ByteSize())
         refusal = next(self._script, None)
         if refusal is not None:
             if refusal.pushback is not None:
                 context.set_trailing_metadata((("grpc-retry-pushback-ms", refusal.pushback),))
             context.abort(refusal.code, "as the script says")
         self.answer.wait()
-        return pb.ClassifyResponse(predictions=[pb.Prediction(digit=int(image[0]), confidence=1) for image in pixels])
+        return pb.ClassifyResponse(predictions=[pb.Prediction(digit=image[0], confidence=1) for image in images])
 
 
 def numbered(count: int) -> NDArray[np.uint8]:
@@ -67,7 +73,9 @@ def numbered(count: int) -> NDArray[np.uint8]:
 def scripted(script: Iterable[Refusal] = (), address: str = "127.0.0.1:0") -> Iterator[Scripted]:
     """Run a scripted server in this process; an endless script refuses for ever."""
     servicer = Scripted(iter(script))
-    server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
+    server = grpc.server(
+        ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
+    )
     methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         "GetModel": grpc.unary_unary_rpc_method_handler(
             servicer.describe, pb.GetModelRequest.FromString, pb.GetModelResponse.SerializeToString

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from scanline import AsyncClient, ClosedError, InputError, Prediction, Reader, UnreachableError, samples
+from scanline import AsyncClient, ClosedError, InputError, Prediction, Reader, ServiceError, UnreachableError, samples
 from serve.lifecycle import Server
+from tests.faults.server import until
+from tests.scanline.client.servers import Refusal, numbered, scripted
 from tests.serve.conftest import serving
 
 NOISE = np.random.default_rng(8).integers(0, 256, (300, 28, 28), dtype=np.uint8)
@@ -97,6 +102,25 @@ def test_what_is_no_image_is_refused_to_the_task_that_sent_it(server: Server) ->
     assert isinstance(refused, InputError)
     assert isinstance(before, list)
     assert isinstance(after, list)
+
+
+def test_one_error_of_many_messages_is_the_only_one_that_is_heard(caplog: pytest.LogCaptureFixture) -> None:
+    async def ask() -> None:
+        async with AsyncClient(refusing.address) as client:
+            await client.classify([])
+
+            def images() -> Iterator[NDArray[np.uint8]]:
+                yield from numbered(400)
+                gatherer = client._gatherer
+                until(lambda: gatherer is not None and gatherer._on_their_way == 0, "all have failed")
+
+            await client.classify(images())
+
+    refusals = [Refusal(grpc.StatusCode.INVALID_ARGUMENT)] * 20
+    with scripted(refusals) as refusing, pytest.raises(ServiceError, match="as the script says"):
+        asyncio.run(ask())
+    gc.collect()  # asyncio complains of an error that nobody has looked at when its future goes
+    assert caplog.messages == []
 
 
 def test_a_closed_client_says_so(server: Server) -> None:

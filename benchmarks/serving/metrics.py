@@ -1,0 +1,82 @@
+"""What metrics cost: the server as it is, scraped every second, beside one that counts nothing.
+
+    python -m benchmarks.serving.metrics        # about two minutes on two idle cores
+
+The same load and the same figure as the first column of `python -m benchmarks.serving`. The two take turns, and each
+turn has its ratio, since the same machine drifts by more than metrics cost. docs/operations.md has what came out.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from pydantic import Field
+
+from benchmarks.serving.__main__ import SMALL
+from benchmarks.serving.load import apply
+from benchmarks.serving.processes import COUNTED, PATIENCE, UNCOUNTED, Running, serving, two_cores
+from scanline import console
+from scanline.errors import ScanlineError
+from scanline.settings import Settings, parse
+
+MOST: Final = 1.05
+EVERY: Final = 1.0  # seconds between scrapes: fifteen times as often as Prometheus does by itself
+
+
+class MetricsBenchmark(Settings):
+    """Measure what metrics cost in CPU time an image."""
+
+    turns: int = Field(9, ge=1, description="how often each server is measured")
+
+
+@contextmanager
+def scraping(server: Running) -> Iterator[None]:
+    """Scrape a server again and again, if it can be."""
+    over = threading.Event()
+
+    def scrape() -> None:
+        while not over.wait(EVERY):
+            with urllib.request.urlopen(f"http://{server.metrics_address}/metrics", timeout=PATIENCE) as answer:
+                answer.read()
+
+    scraper = threading.Thread(target=scrape)
+    if server.metrics_address is not None:
+        scraper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if server.metrics_address is not None:
+            scraper.join()
+
+
+def cost(name: str) -> float:
+    """Give a server's CPU time an image under load, in microseconds."""
+    server_core, load_core = two_cores()
+    with serving(name, server_core) as server, scraping(server):
+        apply(SMALL, server, load_core)  # buffers grow to their size
+        return apply(SMALL, server, load_core).cpu_us
+
+
+def main() -> int:
+    """Measure, and say what came out; give 1 where it is more than is promised."""
+    try:
+        settings = parse(MetricsBenchmark, "benchmarks.serving.metrics", sys.argv[1:])
+        turns = [(cost(UNCOUNTED), cost(COUNTED)) for _ in range(settings.turns)]
+    except ScanlineError as error:
+        console.error(str(error))
+        return error.exit_code
+    ratio = statistics.median(counted / uncounted for uncounted, counted in turns)
+    uncounted, counted = (statistics.median(column) for column in zip(*turns, strict=True))
+    console.out.print(f"CPU us an image: {uncounted:.1f} uncounted, {counted:.1f} as it is; ratio {ratio:.3f}")
+    return 0 if ratio <= MOST else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

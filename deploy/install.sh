@@ -1,0 +1,24 @@
+#!/bin/sh
+# Installs Scanline from the bundle that this file lies in, without a network.
+#
+#   ./install.sh              into /opt/scanline
+#   ./install.sh FOLDER       elsewhere
+set -eu
+bundle=$(cd "$(dirname "$0")" && pwd)
+target=${1:-/opt/scanline}
+python=${PYTHON:-python3}
+
+"$python" -m venv --without-pip "$target"
+pip() {
+  PYTHONPATH=$(echo "$bundle"/wheels/pip-*.whl) "$target/bin/python" -m pip --isolated --disable-pip-version-check "$@"
+}
+pip install --quiet --no-index --find-links "$bundle/wheels" --require-hashes --requirement "$bundle/base.txt"
+pip install --quiet --no-index --no-deps --force-reinstall "$bundle"/wheels/scanline-*.whl
+cp -r "$bundle/docs" "$target/"
+models=$("$target/bin/python" -c 'from scanline.model import SHIPPED; print(SHIPPED)')
+"$target/bin/scanline" verify "$models/digits.int8.onnx"
+
+echo "installed: $target/bin/scanline"
+if [ "$target" = /opt/scanline ] && [ -d /etc/systemd/system ]; then
+  echo "as a service: cp $bundle/scanline.service /etc/systemd/system/ && systemctl enable --now scanline"
+fi

@@ -1,0 +1,122 @@
+"""docker compose on a real engine: a project of containers for the tests of a module, and what they ask of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def _engine_is_missing() -> str:
+    for command in (["docker", "compose", "version"], ["docker", "info"]):
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        except FileNotFoundError:
+            return "docker is not installed"
+        if result.returncode:
+            return f"`{' '.join(command)}` fails: no Docker Engine with Compose 2 answers here"
+    return ""
+
+
+MISSING = _engine_is_missing()
+ON_AN_ENGINE = [
+    pytest.mark.skipif(bool(MISSING), reason=MISSING or "an engine answers"),
+    pytest.mark.timeout(900),  # the first build downloads the base install
+]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+class Project:
+    """A compose project of its own: its containers, network and volumes are nobody else's.
+
+    Attributes:
+        port: where its server is on this host.
+    """
+
+    def __init__(self, name: str, override: dict[str, Any], folder: Path, **variables: str) -> None:
+        """Name it.
+
+        Args:
+            name: tells it from the other tests' projects.
+            override: what to change of docker-compose.yml, in its form.
+            folder: for the file that says so.
+            variables: what docker-compose.yml reads, such as PORT.
+        """
+        self.port = free_port()
+        (folder / "override.json").write_text(json.dumps(override))
+        self._command = [
+            "docker", "compose", "--project-name", f"scanline-test-{name}",
+            "--file", str(ROOT / "docker-compose.yml"), "--file", str(folder / "override.json"),
+        ]  # fmt: skip
+        self._environment = os.environ | {"PORT": str(self.port)} | variables
+
+    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(
+            [*self._command, *arguments],
+            cwd=ROOT,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0 or not check, f"{arguments}: {result.stdout}\n{result.stderr}"
+        return result
+
+    def up(self, *arguments: str) -> None:
+        self.run("up", "--detach", "--wait", *arguments)
+
+    def inside(self, code: str, service: str = "serve", *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run Python in a container."""
+        return self.run("exec", "--no-TTY", service, "/opt/scanline/bin/python", "-c", code, check=check)
+
+    def containers(self, service: str = "serve") -> list[str]:
+        return self.run("ps", "--all", "--quiet", service).stdout.split()
+
+    def state(self, service: str = "serve") -> dict[str, Any]:
+        return dict(inspect(self.containers(service)[0])["State"])
+
+    def events(self, service: str = "serve") -> list[dict[str, Any]]:
+        """Give the log lines of a service's container."""
+        logs = subprocess.run(
+            ["docker", "logs", self.containers(service)[0]], capture_output=True, text=True, check=True
+        )
+        return [json.loads(line) for line in logs.stderr.splitlines()]
+
+    def down(self) -> None:
+        everything = [f"--profile={name}" for name in ("score", "train", "export", "tls", "monitoring")]
+        self.run(*everything, "down", "--volumes", "--timeout", "10")
+
+
+def inspect(thing: str) -> dict[str, Any]:
+    """Ask the engine about a container or an image."""
+    result = subprocess.run(["docker", "inspect", thing], capture_output=True, text=True, check=True)
+    return dict(json.loads(result.stdout)[0])
+
+
+Projects = Callable[..., Project]
+
+
+@pytest.fixture(scope="module")
+def project_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Projects]:
+    """Make projects, which are taken down after the module's tests."""
+    made: list[Project] = []
+
+    def make(name: str, override: dict[str, Any] | None = None, **variables: str) -> Project:
+        made.append(Project(name, override or {}, tmp_path_factory.mktemp(name), **variables))
+        return made[-1]
+
+    yield make
+    for project in made:
+        project.down()
