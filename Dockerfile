@@ -77,5 +77,5 @@ FROM runtime AS serve
 COPY --from=install /opt/scanline /opt/scanline
 USER scanline
 EXPOSE 50051
-HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 CMD ["scanline", "health"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["scanline", "health"]
 CMD ["serve"]

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint train export serve protos env-example bundle image lock bench clean
+.PHONY: help demo dev test lint train export serve protos env-example release-check bundle image lock bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -56,6 +56,9 @@ protos: $(VENV)/.dev ## generate the stubs in scanline/v1 and scanline/inference
 
 env-example: $(VENV)/.base ## write .env.example again, after a change of settings
 	@$(BIN)/python deploy/env_example.py > .env.example
+
+release-check: $(VENV)/.dev ## build everything that is released, install it elsewhere, try it, list licences
+	@$(BIN)/python deploy/release_check.py
 
 # e.g. make bundle ARGS='aarch64 3.11'
 bundle: $(BIN)/python ## make one archive that installs where there is no network: make bundle ARGS='aarch64 3.11'

@@ -43,6 +43,8 @@ class Project:
 
     Attributes:
         port: where its server is on this host.
+        command: how compose is called for it.
+        environment: with what variables.
     """
 
     def __init__(self, name: str, override: dict[str, Any], folder: Path, **variables: str) -> None:
@@ -56,17 +58,17 @@ class Project:
         """
         self.port = free_port()
         (folder / "override.json").write_text(json.dumps(override))
-        self._command = [
+        self.command = [
             "docker", "compose", "--project-name", f"scanline-test-{name}",
             "--file", str(ROOT / "docker-compose.yml"), "--file", str(folder / "override.json"),
         ]  # fmt: skip
-        self._environment = os.environ | {"PORT": str(self.port)} | variables
+        self.environment = os.environ | {"PORT": str(self.port)} | variables
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         result = subprocess.run(
-            [*self._command, *arguments],
+            [*self.command, *arguments],
             cwd=ROOT,
-            env=self._environment,
+            env=self.environment,
             capture_output=True,
             text=True,
             check=False,
