@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import grpc
@@ -194,8 +194,14 @@ class Server:
 
     def _build(self) -> Transport:
         digits = servicers.Digits(self._service, self._tracer, max_message_bytes=self._settings.max_message_bytes)
-        deferred = {**digits.deferred(), **self.inference.deferred()}
-        transport = _transport(self._settings, self._calls, deferred, self._service, self._worker is not None)
+        transport = _transport(
+            self._settings,
+            self._calls,
+            self._service,
+            deferred={**digits.deferred(), **self.inference.deferred()},
+            slow=self.inference.slow(),
+            shares_port=self._worker is not None,
+        )
         # The generated functions ask for a grpc.Server, and use the two methods of it that a Transport has.
         server = cast("grpc.Server", transport)
         add_DigitsServicer_to_server(digits, server)
@@ -217,7 +223,13 @@ class Server:
 
 
 def _transport(
-    settings: ServeSettings, calls: Calls, deferred: Mapping[str, Deferred], service: DigitService, shares_port: bool
+    settings: ServeSettings,
+    calls: Calls,
+    service: DigitService,
+    *,
+    deferred: Mapping[str, Deferred],
+    slow: Collection[str],
+    shares_port: bool,
 ) -> Transport:
     options = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -242,6 +254,7 @@ def _transport(
                 interceptor,
                 calls,
                 deferred,
+                slow,
                 service.work,
                 loops=settings.instances + 1,  # one is there for calls while the others run the model
                 threads=settings.threads,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -86,6 +86,7 @@ class LoopServer:
         interceptor: CallInterceptor,
         calls: Calls,
         deferred: Mapping[str, Deferred],
+        slow: Collection[str],
         work: Callable[[], bool],
         *,
         loops: int,
@@ -99,6 +100,7 @@ class LoopServer:
             interceptor: stands around every call but the deferred ones.
             calls: counts and names the deferred ones.
             deferred: the methods that come in two halves, by their full names.
+            slow: the full names of others that take too long for a thread that handles events.
             work: called when no event is there; runs a batch, and says whether more waits.
             loops: how many threads handle events.
             threads: how many more handle streams and what is slow.
@@ -108,6 +110,7 @@ class LoopServer:
         self._interceptor = interceptor
         self._calls = calls
         self._deferred = deferred
+        self._slow = slow
         self._work = work
         self._max_calls = max_calls
         self._under_way = 0
@@ -221,6 +224,8 @@ class LoopServer:
         deferred = self._deferred.get(method.name)
         if method.updates is not None:
             _Updates(call, method).begin(request)
+        elif method.name in self._slow:
+            self._pool.submit(self._answer, call, method, request)
         elif deferred is None or isinstance(request, CallError):
             self._answer(call, method, request)
         elif deferred.is_slow(request):

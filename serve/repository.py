@@ -250,4 +250,5 @@ class Repository:
             return "unloaded"
         if str(number) in self._answering:
             return ""
-        return self._refused[number][1] if number in self._refused else "the policy leaves it out"
+        refusal = self._refused.get(number)  # once: the watcher may take it away
+        return "the policy leaves it out" if refusal is None else refusal[1]

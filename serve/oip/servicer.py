@@ -135,6 +135,11 @@ class OpenInference(GRPCInferenceServiceServicer):
         )
         return {f"/{SERVICE}/ModelInfer": infer}
 
+    def slow(self) -> frozenset[str]:
+        """Name the methods that wait for a model to be loaded, or for other processes."""
+        names = ("ModelStatistics", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload")
+        return frozenset(f"/{SERVICE}/{name}" for name in names)
+
     def ModelStreamInfer(
         self, request_iterator: Iterator[pb.ModelInferRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.ModelStreamInferResponse]:

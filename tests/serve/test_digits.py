@@ -20,6 +20,7 @@ from scanline.contract import IMAGE_BYTES, METADATA_PREFIX
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from serve.lifecycle import Server
+from serve.oip import servicer as oip
 from serve.servicers import SERVICE
 from tests.serve.conftest import PATIENCE, serving
 
@@ -212,14 +213,14 @@ def test_every_concurrent_caller_gets_its_own_answer(server: Server, images: NDA
 
 def test_health_and_reflection_answer(channel: grpc.Channel) -> None:
     health = health_pb2_grpc.HealthStub(channel)
-    for service in ("", SERVICE):
+    for service in ("", SERVICE, oip.SERVICE):
         answer = health.Check(health_pb2.HealthCheckRequest(service=service))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
     listing = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
         iter([reflection_pb2.ServerReflectionRequest(list_services="")])
     )
     names = {service.name for service in next(listing).list_services_response.service}
-    assert {SERVICE, "grpc.health.v1.Health"} <= names
+    assert {SERVICE, oip.SERVICE, "grpc.health.v1.Health"} <= names
 
 
 def test_more_streams_than_may_be_open_are_refused(images: NDArray[np.uint8], transport: str) -> None:

@@ -366,3 +366,11 @@ def test_a_full_server_slows_a_stream_down(transport: str) -> None:
             iter([big] * 20), timeout=PATIENCE
         )
         assert [response.error_message for response in responses] == [""] * 20
+
+
+@pytest.mark.parametrize(
+    "method", ["TraceSetting", "LogSettings", "SystemSharedMemoryStatus", "CudaSharedMemoryRegister"]
+)
+def test_what_there_is_not_is_unimplemented(channel: grpc.Channel, method: str) -> None:
+    call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/inference.GRPCInferenceService/{method}")
+    assert refusal(lambda: call(b""))[0] is grpc.StatusCode.UNIMPLEMENTED
