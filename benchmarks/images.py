@@ -100,6 +100,23 @@ def _on_grey_paper(ink: Pixels, chance: np.random.Generator) -> NDArray[np.float
     return np.asarray(paper * (1 - covered) + 30 * covered)
 
 
+def _in_shadow(ink: Pixels, chance: np.random.Generator) -> NDArray[np.float64]:
+    """Dark ink on light paper, a part of which a straight edge keeps the light from: 40 to 75 % of it is left there."""
+    rows, columns = np.mgrid[-0.5 : 0.5 : ink.shape[0] * 1j, -0.5 : 0.5 : ink.shape[1] * 1j]
+    angle, place = chance.uniform(0, 2 * np.pi), chance.uniform(-0.25, 0.25)
+    depth = np.clip((np.cos(angle) * rows + np.sin(angle) * columns - place) / 0.01, 0, 1)  # the edge is 1 % wide
+    light = 1 - depth * chance.uniform(0.25, 0.6)
+    return np.asarray((225 - 195 * (ink / 255)) * light)
+
+
+def _under_a_lamp(ink: Pixels, chance: np.random.Generator) -> NDArray[np.float64]:
+    """Dark ink on light paper under a lamp that leaves the corners farthest from it with 40 to 70 % of its light."""
+    rows, columns = np.mgrid[-0.5 : 0.5 : ink.shape[0] * 1j, -0.5 : 0.5 : ink.shape[1] * 1j]
+    distance = np.hypot(rows - chance.uniform(-0.3, 0.3), columns - chance.uniform(-0.3, 0.3))
+    light = 1 - chance.uniform(0.3, 0.6) * (distance / distance.max()) ** 2
+    return np.asarray((235 - 205 * (ink / 255)) * light)
+
+
 def _marked(ink: Pixels, chance: np.random.Generator) -> Pixels:
     """Three ruled lines, a frame and six specks on white paper."""
     page = 255 - ink
@@ -141,6 +158,10 @@ MNIST: Final[dict[str, Case]] = {
     "off-centre on a larger page": lambda ink, chance: _saved(255 - _on_page(ink, chance)),
     "the same on grey paper with a gradient, JPEG 60": lambda ink, chance: _saved(
         _on_grey_paper(_on_page(ink, chance), chance), "JPEG"
+    ),
+    "the same under a lamp, JPEG 60": lambda ink, chance: _saved(_under_a_lamp(_on_page(ink, chance), chance), "JPEG"),
+    "the same in a hard-edged shadow, JPEG 60": lambda ink, chance: _saved(
+        _in_shadow(_on_page(ink, chance), chance), "JPEG"
     ),
     "the same on ruled paper with a frame and specks": lambda ink, chance: _saved(
         _marked(_on_page(ink, chance), chance)

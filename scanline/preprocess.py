@@ -15,19 +15,20 @@ arithmetic on 8-bit pixels, and what is computed in floating point is rounded to
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from scanline import shape
+from scanline import paper, shape
 from scanline.contract import COLUMNS, ROWS
 from scanline.decode import MAX_PIXELS, decode
 from scanline.prediction import RejectReason
-from scanline.strokes import Pixels, of_the_digit, thickened
+from scanline.strokes import Pixels, inside, of_the_digit, thickened
 
 BOX: Final = 20
 CENTRE: Final = 14
@@ -35,8 +36,11 @@ CENTRE: Final = 14
 BETTER_CHANNEL: Final = 1.5
 # Smaller pictures are enlarged first, so that the edge of the ink is found between their pixels.
 SMALL: Final = 96
-# The paper is what lies along the border, in a band of this share of the shorter side.
-BAND: Final = 0.12
+# More ink than this along the border is doubted: it may be shadow. Then little of it, this share at most, is ink, and
+# the shadow covers this much of the picture.
+MOST_AT_BORDER: Final = 0.08
+OF_SHADOW: Final = 0.2
+SMALLEST_SHADOW: Final = 0.2
 # Ink differs from the paper by at least this many of 255 levels; a scanner's noise does not.
 MIN_CONTRAST: Final = 20
 # The ink's own level: enough of a stroke's pixels reach it, even where most of them are edge.
@@ -84,7 +88,7 @@ def steps(source: bytes | Path | BinaryIO | Image.Image, max_pixels: int = MAX_P
     """Do as `to_rows`, and keep what is on the way."""
     picture = grey(decode(source, max_pixels))
     if in_normal_form(picture):
-        return Steps(picture, picture, picture.copy(), shape.reason(picture >= INK_LEVEL))
+        return Steps(picture, picture, picture.copy(), None)  # as raw pixels: the network sees all there is to see
     strokes = ink(picture)
     return Steps(picture, strokes, normalise(strokes), shape.reason(strokes >= INK_LEVEL))
 
@@ -95,7 +99,7 @@ def in_normal_form(picture: Pixels) -> bool:
     That is: 28x28, light on black, the longest side of the ink at most 20, the centre of mass within 0.5 of (14, 14) in
     rows and in columns. All but 2 of MNIST's 70,000 images are.
     """
-    if picture.shape != (ROWS, COLUMNS) or np.median(_border(picture, 1)) > 0 or not picture.any():
+    if picture.shape != (ROWS, COLUMNS) or np.median(_edge(picture)) > 0 or not picture.any():
         return False
     rows, columns = np.nonzero(picture)
     if max(np.ptp(rows), np.ptp(columns)) >= BOX:
@@ -120,24 +124,58 @@ def grey(picture: Image.Image) -> Pixels:
 def ink(picture: Pixels) -> Pixels:
     """Take the paper away: 0 where a grey picture, uint8 [height, width], shows paper, 255 where it shows ink.
 
-    The border tells the paper: dark or light, and how its brightness changes across the picture. Otsu's threshold (A
-    threshold selection method from gray-level histograms, 1979) tells strokes from paper; their edges stay grey. All
-    zeros where nothing stands out from the paper. A small picture comes back enlarged.
+    The border tells the paper: dark or light, and how its brightness changes across the picture (scanline.paper).
+    Otsu's threshold (A threshold selection method from gray-level histograms, 1979) tells strokes from paper; their
+    edges stay grey. All zeros where nothing stands out from the paper. A small picture comes back enlarged.
     """
     scale = -(-SMALL // max(picture.shape))
     if scale > 1:
         height, width = picture.shape
         picture = np.asarray(Image.fromarray(picture).resize((width * scale, height * scale), Image.Resampling.BICUBIC))
-    band = max(1, round(min(picture.shape) * BAND))
     middle = (int(picture.min()) + int(picture.max())) / 2
-    light_paper = np.median(_border(picture, band)) > middle
-    brightness = 255 - picture if light_paper else picture
-    contrast = np.clip(np.rint(brightness - _paper(brightness, band)), 0, 255).astype(np.uint8)
+    light = bool(np.median(paper.band(picture)) > middle)
+    found = _ink_on(picture, paper.plane, light=light)
+    if _at_border(found) > MOST_AT_BORDER:
+        for other in (_ink_on(picture, paper.opened, light=light), _ink_on(picture, paper.opened, light=not light)):
+            if 0 < np.count_nonzero(other) < OF_SHADOW * np.count_nonzero(found):
+                return other
+    return found
+
+
+def _ink_on(picture: Pixels, model: Callable[[Pixels], NDArray[Any]], *, light: bool) -> Pixels:
+    """Give the ink on light or dark paper, by a model of the paper; none where the model does not hold."""
+    brightness = 255 - picture if light else picture
+    ground = model(brightness)
+    difference: NDArray[Any] = brightness - ground.astype(np.float64)
+    if light and model is paper.opened:  # ink in a shadow has as much less light as the paper there
+        difference = difference * (255 - ground.min()) / np.maximum(255 - ground.astype(np.float64), 1)
+    contrast = np.clip(np.rint(difference), 0, 255).astype(np.uint8)
     if contrast.max() < MIN_CONTRAST:
         return np.zeros_like(contrast)
     strokes = of_the_digit(contrast > _otsu(contrast))
+    if model is paper.opened:
+        strokes = inside(strokes)  # slivers are left where a shadow's edge meets the picture's
+        if not _is_shadow(ground, np.median(brightness[strokes])):
+            return np.zeros_like(contrast)
     levels = np.minimum(contrast / np.percentile(contrast[strokes], INK_PERCENTILE), 1) * 255
     return np.where(_grown(strokes), np.rint(levels), 0).astype(np.uint8)
+
+
+def _is_shadow(ground: Pixels, ink_level: float) -> bool:
+    """Tell whether paper is partly in shadow: two levels of it, both lighter than the ink, of which it is large."""
+    darkest, lightest = int(ground.max()), int(ground.min())
+    if darkest - lightest < MIN_CONTRAST or ink_level < darkest + MIN_CONTRAST:
+        return False
+    return bool((ground > (darkest + lightest) / 2).mean() >= SMALLEST_SHADOW)
+
+
+def _at_border(found: Pixels) -> float:
+    return float((_edge(found) >= INK_LEVEL).mean())
+
+
+def _edge(picture: Pixels) -> Pixels:
+    """Give the outermost pixels of a picture in one row."""
+    return np.concatenate([picture[0], picture[-1], picture[1:-1, 0], picture[1:-1, -1]])
 
 
 def normalise(strokes: Pixels) -> Pixels:
@@ -166,49 +204,11 @@ def normalise(strokes: Pixels) -> Pixels:
     return result
 
 
-def _border(picture: Pixels, band: int) -> Pixels:
-    return picture[_border_mask(picture.shape, band)]
-
-
-def _border_mask(shape: tuple[int, ...], band: int) -> NDArray[np.bool_]:
-    mask = np.ones(shape, bool)
-    mask[band:-band, band:-band] = False
-    return mask
-
-
 def _centre_of_mass(picture: Pixels) -> tuple[float, float]:
     weights = picture.astype(np.int64)
     total = int(weights.sum())
     rows, columns = np.arange(picture.shape[0]), np.arange(picture.shape[1])
     return int(weights.sum(axis=1) @ rows) / total, int(weights.sum(axis=0) @ columns) / total
-
-
-def _paper(brightness: Pixels, band: int) -> NDArray[np.float64]:
-    """Fit a plane to the border by least squares, without what is far from the border's median: ink that touches it."""
-    rows, columns = np.nonzero(_border_mask(brightness.shape, band))
-    values = brightness[rows, columns].astype(np.int64)
-    off = np.abs(values - float(np.median(values)))
-    near = off <= max(3.0, 2.5 * 1.4826 * float(np.median(off)))  # 1.4826 x median: the deviation, for normal noise
-    level, down, across = _plane(rows[near], columns[near], values[near])
-    height, width = brightness.shape
-    plane: NDArray[np.float64] = level + down * np.arange(height)[:, None] + across * np.arange(width)
-    return plane
-
-
-def _plane(rows: NDArray[np.int64], columns: NDArray[np.int64], values: NDArray[np.int64]) -> tuple[float, ...]:
-    """Solve the normal equations in whole numbers, since linear algebra libraries differ in their last bits."""
-    terms = np.stack([np.ones_like(rows), rows, columns])
-    left, right = (terms @ terms.T).tolist(), (terms @ values).tolist()
-    determinant = _determinant(left)
-    if determinant == 0:  # the points are on one line, as in a picture one pixel high
-        return float(np.median(values)), 0.0, 0.0
-    replaced = ([[*row[:k], new, *row[k + 1 :]] for row, new in zip(left, right, strict=True)] for k in range(3))
-    return tuple(_determinant(matrix) / determinant for matrix in replaced)  # Cramer's rule
-
-
-def _determinant(matrix: list[list[int]]) -> int:
-    (a, b, c), (d, e, f), (g, h, i) = matrix
-    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
 
 def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

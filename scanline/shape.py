@@ -25,10 +25,10 @@ COMPARABLE_INK: Final = 0.15
 LONGEST_STROKES: Final = 4.0
 MOST_STROKES: Final = 3.6
 # A straight line is this much narrower than long (the ratio of its deviations). Leaning farther from the vertical it is
-# no one, in degrees; nor is one that leaves the picture twice and has room beside it.
+# no one, in degrees; nor is one that leaves the picture twice and has room beside it, this share of its length.
 STRAIGHT: Final = 0.15
-LYING: Final = 55.0
-ROOM_BESIDE: Final = 0.6
+LYING: Final = 50.0
+ROOM_BESIDE: Final = 0.15
 
 
 def reason(ink: Mask) -> RejectReason | None:
@@ -77,5 +77,5 @@ def _is_line(ink: Mask, box: Mask) -> bool:
         return False
     lean = abs(math.degrees(math.atan2(2 * both, down - across))) / 2
     leaves = sum(bool(side.any()) for side in (ink[0], ink[-1], ink[:, 0], ink[:, -1]))
-    has_room = any(side < ROOM_BESIDE * whole for side, whole in zip(box.shape, ink.shape, strict=True))
-    return lean > LYING or (leaves >= 2 and has_room)
+    room = max(whole - side for side, whole in zip(box.shape, ink.shape, strict=True))
+    return lean > LYING or (leaves >= 2 and room > ROOM_BESIDE * max(box.shape))

@@ -36,14 +36,26 @@ def of_the_digit(mask: Mask) -> Mask:
     if rest.any():
         mask = rest
     labels = label(on_grid(mask))
-    factor = _cell(mask)
-    wide = labels.repeat(factor, axis=0).repeat(factor, axis=1)[: mask.shape[0], : mask.shape[1]]
+    wide = _widened(labels, mask)
     areas = np.bincount(wide[mask])
     kept: Mask = areas >= SPECK * areas.max()
     for part in np.flatnonzero(kept).tolist():
         if _is_frame(labels == part, kept[labels]):
             kept[part] = False
     return mask & kept[wide]
+
+
+def inside(mask: Mask) -> Mask:
+    """Take out the parts that touch the picture's edge, if there are others."""
+    wide = _widened(label(on_grid(mask)), mask)
+    rest = mask & ~np.isin(wide, np.concatenate([wide[0], wide[-1], wide[:, 0], wide[:, -1]]))
+    return rest if rest.any() else mask
+
+
+def _widened(labels: NDArray[np.int64], mask: Mask) -> NDArray[np.int64]:
+    """Give the numbers that the cells of a grid have to the pixels of the mask that it was made from."""
+    factor = _cell(mask)
+    return labels.repeat(factor, axis=0).repeat(factor, axis=1)[: mask.shape[0], : mask.shape[1]]
 
 
 def on_grid(mask: Mask) -> Mask:

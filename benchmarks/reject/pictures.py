@@ -93,16 +93,16 @@ def line(chance: Generator, size: Size, _: Pixels) -> Pixels:
     kind = int(chance.integers(3))
     angle = np.radians(chance.uniform(UPRIGHT, 180 - UPRIGHT) if kind == 1 else chance.uniform(0, 180))
     direction = np.array([np.sin(angle), np.cos(angle)])  # x, y
-    half = chance.uniform(0.2, 0.45) if kind == 1 else 3.0
+    half = chance.uniform(0.2, 0.45) if kind == 1 else 6.0
     width, grey = chance.uniform(0.02, 0.12), int(chance.integers(0, 120))
     count = int(chance.integers(2, 6)) if kind == 2 else 1
     strokes = []
     for number in range(count):
-        middle = 0.5 + chance.uniform(-0.15, 0.15, 2)
-        if count > 1:
-            middle = 0.5 + direction[::-1] * [1, -1] * (number - (count - 1) / 2) / count
-        strokes.append([middle - half * direction, middle + half * direction])
-    return _drawn(size, [np.array(stroke) for stroke in strokes], width if count == 1 else min(width, 0.06), grey)
+        middle = np.array([0, 0]) if count > 1 else chance.uniform(-0.15, 0.15, 2)
+        middle = middle + direction[::-1] * [1, -1] * (number - (count - 1) / 2) / count
+        ends = np.array([middle - half * direction, middle + half * direction])
+        strokes.append(0.5 + ends * min(size) / np.array(size[::-1]))
+    return _drawn(size, strokes, width if count == 1 else min(width, 0.06), grey)
 
 
 def scribble(chance: Generator, size: Size, _: Pixels) -> Pixels:

@@ -1,0 +1,82 @@
+"""What a picture would show without its ink: paper, lit as it was. Brightness means that of ink: 0 for the paper's own.
+
+Two models. A plane fits paper whose light changes slowly. Opening (Serra, Image analysis and mathematical morphology,
+1982) follows shadows with hard edges and lamps too: whatever is wider than a stroke could be is paper.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scanline.strokes import Pixels
+
+# The paper is what lies along the border, in a band of this share of the shorter side.
+BAND: Final = 0.12
+# No stroke is as wide as this share of the shorter side, or half as wide where it runs along the border.
+WIDEST_STROKE: Final = 0.35
+
+
+def band(picture: Pixels) -> Pixels:
+    """Give the pixels along the border of a picture, uint8 [height, width], in one row."""
+    return picture[_band_mask(picture.shape)]
+
+
+def plane(brightness: Pixels) -> NDArray[np.float64]:
+    """Fit a plane to the border by least squares, without what is far from the border's median: ink that touches it."""
+    rows, columns = np.nonzero(_band_mask(brightness.shape))
+    values = brightness[rows, columns].astype(np.int64)
+    off = np.abs(values - float(np.median(values)))
+    near = off <= max(3.0, 2.5 * 1.4826 * float(np.median(off)))  # 1.4826 x median: the deviation, for normal noise
+    level, down, across = _fit(rows[near], columns[near], values[near])
+    height, width = brightness.shape
+    fitted: NDArray[np.float64] = level + down * np.arange(height)[:, None] + across * np.arange(width)
+    return fitted
+
+
+def opened(brightness: Pixels) -> Pixels:
+    """Take away what is brighter than its surroundings and narrower than a square of WIDEST_STROKE."""
+    window = 2 * round(min(brightness.shape) * WIDEST_STROKE / 2) + 1
+    eroded = _along(_along(brightness, window, np.minimum, 255).T, window, np.minimum, 255).T
+    return _along(_along(eroded, window, np.maximum, 0).T, window, np.maximum, 0).T
+
+
+def _along(values: Pixels, window: int, extreme: np.ufunc, outside: int) -> Pixels:
+    """Give the extreme of the window around each pixel of each column, by van Herk's method (1992).
+
+    The time does not depend on the window: the extremes are accumulated in blocks of its size, from both ends.
+    """
+    length = len(values)
+    blocks = -(-(length + window - 1) // window)
+    padded = np.full((blocks * window, values.shape[1]), outside, np.uint8)
+    padded[window // 2 : window // 2 + length] = values
+    parts = padded.reshape(blocks, window, -1)
+    from_start = extreme.accumulate(parts, axis=1).reshape(padded.shape)
+    from_end = extreme.accumulate(parts[:, ::-1], axis=1)[:, ::-1].reshape(padded.shape)
+    result: Pixels = extreme(from_end[:length], from_start[window - 1 : window - 1 + length])
+    return result
+
+
+def _band_mask(shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    width = max(1, round(min(shape) * BAND))
+    mask = np.ones(shape, bool)
+    mask[width:-width, width:-width] = False
+    return mask
+
+
+def _fit(rows: NDArray[np.int64], columns: NDArray[np.int64], values: NDArray[np.int64]) -> tuple[float, ...]:
+    """Solve the normal equations in whole numbers, since linear algebra libraries differ in their last bits."""
+    terms = np.stack([np.ones_like(rows), rows, columns])
+    left, right = (terms @ terms.T).tolist(), (terms @ values).tolist()
+    determinant = _determinant(left)
+    if determinant == 0:  # the points are on one line, as in a picture one pixel high
+        return float(np.median(values)), 0.0, 0.0
+    replaced = ([[*row[:k], new, *row[k + 1 :]] for row, new in zip(left, right, strict=True)] for k in range(3))
+    return tuple(_determinant(matrix) / determinant for matrix in replaced)  # Cramer's rule
+
+
+def _determinant(matrix: list[list[int]]) -> int:
+    (a, b, c), (d, e, f), (g, h, i) = matrix
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
