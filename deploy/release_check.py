@@ -24,8 +24,9 @@ DIST: Final = ROOT / "dist"
 LICENCES: Final = """
 import importlib.metadata as m, json
 def licence(d):
-    names = [c.split(" :: ")[-1] for c in d.get_all("Classifier", []) if c.startswith("License :: OSI")]
-    return d.get("License-Expression") or ", ".join(names) or (d.get("License") or "").splitlines()[0]
+    told = d.metadata
+    names = [c.split(" :: ")[-1] for c in told.get_all("Classifier") or [] if c.startswith("License :: OSI")]
+    return told["License-Expression"] or ", ".join(names) or (told["License"] or "").partition("\\n")[0]
 ships = [d for d in m.distributions() if d.name not in ("pip", "setuptools")]
 print(json.dumps(sorted((d.name, d.version, licence(d)) for d in ships)))
 """

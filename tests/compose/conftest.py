@@ -47,16 +47,20 @@ class Project:
         environment: with what variables.
     """
 
-    def __init__(self, name: str, override: dict[str, Any], folder: Path, **variables: str) -> None:
+    def __init__(self, name: str, settings: dict[str, str], folder: Path, **variables: str) -> None:
         """Name it.
 
         Args:
-            name: tells it from the other tests' projects.
-            override: what to change of docker-compose.yml, in its form.
+            name: tells it, and its images, from the other tests'.
+            settings: SCANLINE_* variables of the server.
             folder: for the file that says so.
             variables: what docker-compose.yml reads, such as PORT.
         """
         self.port = free_port()
+        self.images = [f"scanline-test-{name}", f"scanline-test-{name}-train"]
+        services = {service: {"image": self.images[0]} for service in ("serve", "serve-tls", "score")}
+        services |= {service: {"image": self.images[1]} for service in ("train", "export")}
+        override = {"services": services | {"serve": {"image": self.images[0], "environment": settings}}}
         (folder / "override.json").write_text(json.dumps(override))
         self.command = [
             "docker", "compose", "--project-name", f"scanline-test-{name}",
@@ -99,6 +103,7 @@ class Project:
     def down(self) -> None:
         everything = [f"--profile={name}" for name in ("score", "train", "export", "tls", "monitoring")]
         self.run(*everything, "down", "--volumes", "--timeout", "10")
+        subprocess.run(["docker", "image", "rm", "--force", *self.images], capture_output=True, check=False)
 
 
 def inspect(thing: str) -> dict[str, Any]:
@@ -115,8 +120,8 @@ def project_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Projects]:
     """Make projects, which are taken down after the module's tests."""
     made: list[Project] = []
 
-    def make(name: str, override: dict[str, Any] | None = None, **variables: str) -> Project:
-        made.append(Project(name, override or {}, tmp_path_factory.mktemp(name), **variables))
+    def make(name: str, settings: dict[str, str] | None = None, **variables: str) -> Project:
+        made.append(Project(name, settings or {}, tmp_path_factory.mktemp(name), **variables))
         return made[-1]
 
     yield make

@@ -117,7 +117,7 @@ def test_the_image_holds_the_base_install_alone(project: Project) -> None:
 
 
 def test_the_labels_say_what_it_is(project: Project) -> None:
-    labels = inspect("scanline")["Config"]["Labels"]
+    labels = inspect(project.images[0])["Config"]["Labels"]
     assert labels["org.opencontainers.image.version"] == "9.8.7"
     assert labels["org.opencontainers.image.revision"] == "abc"
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"

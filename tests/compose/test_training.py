@@ -36,7 +36,7 @@ def version_of(port: int) -> str:
 
 
 def test_the_loop_from_training_to_serving(project_of: Projects, wheels: Path) -> None:
-    project = project_of("loop", {"services": {"serve": {"environment": {"SCANLINE_MODEL": "/models"}}}}, TORCH="cpu")
+    project = project_of("loop", {"SCANLINE_MODEL": "/models"}, TORCH="cpu")
     project.up()
     assert version_of(project.port) == "1"  # a new volume begins with the shipped model
     started = inspect(project.containers()[0])["State"]["StartedAt"]
