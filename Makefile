@@ -83,6 +83,7 @@ bench: $(VENV)/.dev ## measure what is claimed about speed
 	@$(BIN)/python -m benchmarks.export.speed
 	@$(BIN)/python -m benchmarks.train.speed
 	@$(BIN)/python -m benchmarks.serving
+	@$(BIN)/python -m benchmarks.score
 	@$(BIN)/python -m benchmarks.serving.metrics
 	@$(BIN)/python -m benchmarks.client
 
