@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -45,8 +46,11 @@ class Settings(EngineSettings):
     )
     resume: bool = Field(False, description="go on where an earlier run of the same command ended or was killed")
     probabilities: bool = Field(False, description="add the columns p0 to p9")
+    engine: Literal["local", "ray"] = Field(
+        "local", description="who reads: processes here, or the Ray cluster that RAY_ADDRESS names"
+    )
     processes: int = Field(
-        default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, description="how many decode and run the model"
+        default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, description="how many the local engine starts"
     )
 
 
@@ -87,6 +91,9 @@ def run(settings: Settings) -> int:
 @contextmanager
 def _engine(settings: Settings, total: int | None) -> Iterator[Engine]:
     if settings.server is not None:
+        if settings.engine == "ray":
+            raise UsageError("--engine ray and --server exclude each other: either a cluster reads or a server does")
+
         from scanline.client import Client
         from scanline.scoring.remote import Remote
 
@@ -96,11 +103,17 @@ def _engine(settings: Settings, total: int | None) -> Iterator[Engine]:
         return
 
     from scanline.reader import Reader
-    from scanline.scoring.local import Local
 
-    processes = settings.processes if total is None else min(settings.processes, -(-total // BATCH_FILES))
     load = partial(Reader, settings.model, min_confidence=settings.min_confidence)
-    yield Local(load, processes=processes, probabilities=settings.probabilities)
+    if settings.engine == "ray":
+        from scanline.scoring.cluster import Cluster
+
+        yield Cluster(load, probabilities=settings.probabilities)
+    else:
+        from scanline.scoring.local import Local
+
+        processes = settings.processes if total is None else min(settings.processes, -(-total // BATCH_FILES))
+        yield Local(load, processes=processes, probabilities=settings.probabilities)
 
 
 def _summary(tally: Tally, done: int, seconds: float) -> Table:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from scanline.errors import InputError
 from scanline.images import Image, Item
@@ -17,6 +17,9 @@ from scanline.scoring.entry import Entry
 BATCH_FILES: Final = 128
 # What is inside a file is read before it is handed on; a batch is closed when it holds this much.
 BATCH_BYTES: Final = 8 * 2**20
+
+Work = TypeVar("Work")
+Answer = TypeVar("Answer")
 
 
 @dataclass(slots=True)
@@ -72,12 +75,12 @@ def _image(entry: Entry) -> Image:
 
 
 def in_flight(
-    batches: Iterable[Batch], submit: Callable[[list[Image]], Future[list[Prediction]]], ahead: int
-) -> Iterator[tuple[Batch, Future[list[Prediction]]]]:
-    """Submit batches, at most `ahead` of them before the answer to the first is waited for; give them in order."""
-    waiting: deque[tuple[Batch, Future[list[Prediction]]]] = deque()
-    for batch in batches:
-        waiting.append((batch, submit(batch.images)))
+    work: Iterable[Work], submit: Callable[[Work], Future[Answer]], ahead: int
+) -> Iterator[tuple[Work, Future[Answer]]]:
+    """Submit work, at most `ahead` pieces of it before the answer to the first is waited for; give them in order."""
+    waiting: deque[tuple[Work, Future[Answer]]] = deque()
+    for piece in work:
+        waiting.append((piece, submit(piece)))
         if len(waiting) >= ahead:
             yield waiting.popleft()
     yield from waiting

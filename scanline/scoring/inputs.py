@@ -19,7 +19,7 @@ from typing import Final
 
 from scanline.contract import LABELS
 from scanline.decode import page
-from scanline.errors import UsageError
+from scanline.errors import ScanlineError, UsageError
 from scanline.images import page_names
 from scanline.scoring import containers
 from scanline.scoring.entry import Entry, is_image
@@ -37,6 +37,7 @@ def find(paths: Iterable[str]) -> Iterator[Entry]:
 
     Raises:
         UsageError: there is nothing of that name, or a manifest is malformed.
+        ScanlineError: there is no disk to sort the names of a large folder on.
     """
     for path in paths:
         if path == STANDARD_INPUT:
@@ -59,7 +60,7 @@ def count(paths: Sequence[str]) -> int | None:
     Going through the files twice is cheap beside reading them, and keeps no list of them in memory.
 
     Raises:
-        UsageError: as `find` does.
+        UsageError, ScanlineError: as `find` does.
     """
     number = sum(1 for _ in find(path for path in paths if path != STANDARD_INPUT))
     return None if STANDARD_INPUT in paths else number
@@ -146,6 +147,8 @@ def _listed(folder: str) -> Iterator[tuple[str, bool]]:
                 yield os.path.join(folder, os.fsdecode(name)), bool(is_folder)  # noqa: PTH118 - many times cheaper
     except OSError:
         yield folder, False  # a row with its error: nobody would miss the folder's files otherwise
+    except sqlite3.Error as error:
+        raise ScanlineError(f"can't sort the names in {folder} on disk: {error}; is TMPDIR writable?") from None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool | None:

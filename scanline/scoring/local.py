@@ -51,7 +51,7 @@ class Local:
         """Give each batch with its predictions, in order."""
         self._pool = self._start()
         try:
-            for batch, future in in_flight(batches, self._submit, AHEAD * self._processes):
+            for batch, future in in_flight(batches, lambda batch: self._submit(batch.images), AHEAD * self._processes):
                 yield batch, self._result(batch.images, future)
         finally:
             self._pool.shutdown(cancel_futures=True)

@@ -6,18 +6,20 @@ import gzip
 import io
 import os
 import re
+import sqlite3
 import struct
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 from PIL import Image as Picture
 
 from scanline import samples
-from scanline.errors import InputError, UsageError
+from scanline.errors import InputError, ScanlineError, UsageError
 from scanline.images import Image
 from scanline.scoring.entry import Entry
 from scanline.scoring.inputs import count, find
@@ -90,6 +92,15 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path, monke
 
     monkeypatch.setattr(os, "scandir", refusing)
     assert names(tmp_path, tmp_path) == ["open.png", "closed"]
+
+
+def test_no_disk_to_sort_on_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_disk(_: str) -> NoReturn:  # where the tests run there is one
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr("sqlite3.connect", no_disk)
+    with pytest.raises(ScanlineError, match=r"can't sort the names in .* on disk: .*; is TMPDIR writable\?"):
+        count([str(tmp_path)])
 
 
 def test_a_list_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""What scoring files costs, beside decoding them alone and beside a plain loop."""
