@@ -56,7 +56,8 @@ class ServeSettings(Settings):
     )
     trace_share: float = Field(1.0, ge=0, le=1, description="share of requests traced where the caller does not say")
 
-    max_batch_size: int = Field(64, ge=1, le=4096, description="most images in one run of the model")
+    # With more, the shipped model's work no longer fits a core's cache: docs/serving.md.
+    max_batch_size: int = Field(32, ge=1, le=4096, description="most images in one run of the model")
     max_queue_delay: float = Field(
         0.0, ge=0, le=10, description="seconds that a batch which is not full waits for company"
     )

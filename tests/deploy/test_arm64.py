@@ -75,7 +75,9 @@ def address(board: str) -> Iterator[str]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stderr is not None
-            serving = next(event for event in map(json.loads, server.stderr) if event["event"] == "serving")
+            # onnxruntime may speak of the imitated processor before the first line of ours
+            events = (json.loads(line) for line in server.stderr if line.startswith("{"))
+            serving = next(event for event in events if event["event"] == "serving")
             yield serving["address"]
         finally:
             server.terminate()

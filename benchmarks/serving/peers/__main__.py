@@ -1,10 +1,11 @@
 """Other servers beside Scanline's: the same int8 model, the same loads, one core each for the server and the load.
 
     for peer in mlserver litserve bentoml nvidia-pytriton; do
-        python3 -m venv peers/$peer && peers/$peer/bin/pip install $peer onnxruntime
+        /usr/bin/python3 -m venv peers/$peer && peers/$peer/bin/pip install $peer onnxruntime
     done
     python -m benchmarks.serving.peers --environments peers
 
+PyTriton's Triton wants a Python whose libpython is a shared library, as Debian's is and many built by hand are not.
 Each peer is in an environment of its own; one that is missing is left out. MLServer and PyTriton are asked over the
 Open Inference Protocol, as Scanline and the plain server are; LitServe and BentoML, which have HTTP alone, with base64
 in JSON. CPU time is of the server and all its processes. docs/benchmarks.md has what came out.
