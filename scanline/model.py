@@ -144,8 +144,9 @@ def open_session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # its errors come as exceptions; lines of its own would stand between ours
     try:
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except ORT_ERRORS as error:
+        # no fallback: it prints, and tries the same again
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    except (*ORT_ERRORS, UnicodeDecodeError) as error:  # the latter where its own message quotes damaged bytes
         reason = str(error).splitlines()[0]
         raise ModelError(
             f"onnxruntime can't load the model {path}: {reason}; it may be damaged, export it again"

@@ -142,7 +142,7 @@ class Repository:
             self._unloaded = False
             self._serve(present, [*present])
             if self._refused:
-                raise NotAvailableError("; ".join(reason for _, reason in self._refused.values()))
+                raise NotAvailableError("; ".join(self._told(reason) for _, reason in self._refused.values()))
 
     def unload(self) -> None:
         """Serve nothing until `load`; what is under way is finished."""
@@ -188,7 +188,13 @@ class Repository:
             return
         for name in self._answering.keys() - chosen.keys() - {CURRENT}:
             log.info("version dropped", version=name)
+        before = self._answering
         self._answering = {CURRENT: next(iter(chosen.values())), **chosen}
+        for version in chosen.values():
+            if before and version not in before.values():  # else this is the start
+                self._statistics.reloaded("model", "done")
+                file, accuracy = version.model.version, version.card.accuracy
+                log.info("version loaded", version=version.name, file=file, accuracy=accuracy)
 
     def _usable(self, number: int, found: Found | None) -> Version | None:
         """Give a version as it lies on disk, or, where that can't be used, as it is served; None for neither."""
@@ -200,16 +206,11 @@ class Repository:
         try:
             version = self._open(number, found)
         except Exception as error:  # noqa: BLE001 - whatever a bad file does to a library, what is served goes on
-            # callers may read it, whom it does not concern where the folder lies
-            reason = str(error).replace(f"{self._source}/", "")
-            self._refused[number] = (found.stamp, reason)
+            self._refused[number] = (found.stamp, str(error))
             if self._answering:  # else this is the start
-                self._report_refusal(number, reason)
+                self._report_refusal(number, str(error))
             return served
         self._refused.pop(number, None)
-        if self._answering:
-            self._statistics.reloaded("model", "done")
-            log.info("version loaded", version=version.name, file=version.model.version, accuracy=version.card.accuracy)
         return version
 
     def _report_refusal(self, number: int, reason: str) -> None:
@@ -251,4 +252,8 @@ class Repository:
         if str(number) in self._answering:
             return ""
         refusal = self._refused.get(number)  # once: the watcher may take it away
-        return "the policy leaves it out" if refusal is None else refusal[1]
+        return "the policy leaves it out" if refusal is None else self._told(refusal[1])
+
+    def _told(self, reason: str) -> str:
+        """Give a reason as callers may read it, whom it does not concern where the folder lies."""
+        return reason.replace(f"{self._source}/", "")

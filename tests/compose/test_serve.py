@@ -125,7 +125,9 @@ def test_the_labels_say_what_it_is(project: Project) -> None:
 
 
 def test_make_image_fills_them_in() -> None:
-    would = subprocess.run(["make", "-n", "image"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    would = subprocess.run(
+        ["make", "--no-print-directory", "-n", "image"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     # what make would run, with the build replaced by a look at what it would be given
     shown = would.replace("docker compose build serve", "sh -c 'echo $VERSION $MODEL_SHA256'")
     result = subprocess.run(["sh", "-c", shown], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -215,7 +215,7 @@ def test_kills_at_random_moments_lose_no_row_and_write_none_twice(many: Path, tm
         pytest.importorskip("pyarrow", reason="needs the extra parquet")
     whole, output, chance = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}", random.Random(8)
     assert start(many, whole).wait() == 1
-    kept, seen = 0, []
+    kept, kills, seen = 0, 0, []
     while True:
         process = start(many, output)
         state = output.with_name(f"{output.name}.partial") / "state.json"
@@ -227,8 +227,9 @@ def test_kills_at_random_moments_lose_no_row_and_write_none_twice(many: Path, tm
         process.send_signal(signal.SIGKILL)
         if process.wait() != -signal.SIGKILL:
             break
+        kills += 1
     assert process.returncode == 1
-    assert len(seen) >= 4  # of two runs at least
+    assert kills
     assert _content(output) == _content(whole)
     while any(map(alive, seen)):  # they leave with their parents; the test's own time limit bounds the wait
         pass
