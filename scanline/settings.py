@@ -8,6 +8,7 @@ the start, so that a misspelt one is never ignored.
 from __future__ import annotations
 
 import argparse
+import difflib
 import inspect
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -71,7 +72,9 @@ def parse(settings: type[S], command: str, arguments: Sequence[str]) -> S:
     try:
         return settings(**flags)
     except ValidationError as error:
-        raise UsageError("; ".join(_explain(settings, problem, flags) for problem in error.errors())) from None
+        # a default that follows from other fields can't be made where one of these is wrong: that one is what to mend
+        problems = [problem for problem in error.errors() if problem["type"] != "default_factory_not_called"]
+        raise UsageError("; ".join(_explain(settings, problem, flags) for problem in problems)) from None
 
 
 def refuse_unknown(names: Iterable[str], known: set[str]) -> None:
@@ -82,7 +85,9 @@ def refuse_unknown(names: Iterable[str], known: set[str]) -> None:
     """
     unknown = sorted(name for name in names if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
     if unknown:
-        raise UsageError(f"no such setting: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        meant = sorted({match for name in unknown for match in difflib.get_close_matches(name, known, n=1)})
+        hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
+        raise UsageError(f"no such setting: {', '.join(unknown)}{hint} `scanline COMMAND --help` lists them")
 
 
 def _is_positional(field: FieldInfo) -> bool:
@@ -130,11 +135,11 @@ def _explain(settings: type[Settings], problem: Any, flags: dict[str, Any]) -> s
     if name not in settings.model_fields:  # pydantic names an aliased field by its alias
         by_alias = {variable(settings, field): field for field in settings.model_fields}
         name = by_alias.get(name, name)
+    message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     if name not in settings.model_fields:
-        return str(problem["msg"])
+        return message
     flag = name if _is_positional(settings.model_fields[name]) else _flag(name)
     if problem["type"] == "missing":
         return f"{flag} is missing"
     source = flag if name in flags else variable(settings, name)
-    message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return f"{source} {message}, not {problem['input']!r}"

@@ -137,6 +137,9 @@ class Certificates:
                 context.load_verify_locations(self._client_roots)
                 roots = self._client_roots.read_bytes()
             pair = self._key.read_bytes(), self._certificate.read_bytes()
+        except FileNotFoundError:
+            missing = ", ".join(str(path) for path in self._paths if not path.exists())
+            raise UnfitError(f"no TLS: there is no file {missing}") from None
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             paths = ", ".join(str(path) for path in self._paths)
             raise UnfitError(f"no TLS with {paths}: {error}") from None

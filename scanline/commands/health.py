@@ -71,7 +71,9 @@ def _ask_operators(target: str) -> str:
     try:
         connection.request("GET", "/readyz")
         status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
+    except http.client.HTTPException:
+        return f"{target} does not speak HTTP; for a gRPC port leave {HTTP} out"
+    except OSError as error:
         return f"no answer from {target}: {error}"
     finally:
         connection.close()

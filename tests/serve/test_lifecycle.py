@@ -173,13 +173,14 @@ def test_settings_can_be_printed_as_variables(start_server: StartServer) -> None
         (["--tls-key", "tls.key"], "--tls-certificate and --tls-key go together"),
         (["--tls-client-roots", "roots.crt"], "--tls-client-roots needs --tls-certificate and --tls-key"),
         (["--max-streams", "64"], "--max-streams 64 leaves none of the 64 threads for reading image files"),
+        (["--workers", "0"], "--workers should be greater than or equal to 1, not '0'\n"),
     ],
 )
 def test_settings_that_cannot_work_are_wrong_use(arguments: list[str], words: str) -> None:
     command = [sys.executable, "-m", "scanline", "serve", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 2
-    assert words in result.stderr
+    assert result.stderr.startswith(f"error: {words}")
 
 
 def test_the_health_command_tells_serving_from_silence(start_server: StartServer) -> None:
