@@ -125,11 +125,17 @@ def test_reloads_are_counted(files: Files, transport: str) -> None:
 
 
 @pytest.mark.parametrize("damaged", ["certificate", "key"])
-@pytest.mark.parametrize("content", [b"", b"no PEM", None])
-def test_files_that_cannot_be_used_are_one_clear_line(files: Files, damaged: str, content: bytes | None) -> None:
-    path: Path = getattr(files, damaged)
-    path.unlink() if content is None else path.write_bytes(content)
+@pytest.mark.parametrize("content", [b"", b"no PEM"])
+def test_files_that_cannot_be_used_are_one_clear_line(files: Files, damaged: str, content: bytes) -> None:
+    getattr(files, damaged).write_bytes(content)
     assert failed_start(*files.flags()).startswith(f"error: no TLS with {files.certificate}, {files.key}: ")
+
+
+@pytest.mark.parametrize("missing", ["certificate", "key"])
+def test_a_file_that_is_not_there_is_named(files: Files, missing: str) -> None:
+    path: Path = getattr(files, missing)
+    path.unlink()
+    assert failed_start(*files.flags()) == f"error: no TLS: there is no file {path}\n"
 
 
 def test_a_call_needs_a_token_and_health_does_not(tmp_path: Path, transport: str) -> None:
