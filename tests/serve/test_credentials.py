@@ -135,7 +135,7 @@ def test_files_that_cannot_be_used_are_one_clear_line(files: Files, damaged: str
 def test_a_file_that_is_not_there_is_named(files: Files, missing: str) -> None:
     path: Path = getattr(files, missing)
     path.unlink()
-    assert failed_start(*files.flags()) == f"error: no TLS: there is no file {path}\n"
+    assert failed_start(*files.flags()) == f"error: no TLS: there is no file {path}"
 
 
 def test_a_call_needs_a_token_and_health_does_not(tmp_path: Path, transport: str) -> None:
