@@ -87,3 +87,15 @@ def test_a_flood_is_weathered(server: BesetServer, answers: Answers, flood: Call
         except TimeoutError:
             pass  # no longer read, which is as well
         answers.check(server.address)  # others are served while it lasts
+
+
+def test_calls_taken_back_by_the_thousand_cancel_nobody_elses(server: BesetServer, answers: Answers) -> None:
+    flood = http2.opening() + rapid_reset()
+    for _ in range(30):  # gRPC's lot fell on another's call in one of five
+        with server.connect() as connection:
+            try:
+                connection.sendall(flood)
+            except (ConnectionResetError, BrokenPipeError, TimeoutError):
+                pass
+            answers.check(server.address)
+        answers.check(server.address)
