@@ -24,11 +24,17 @@ COMPARABLE_INK: Final = 0.15
 # A digit's strokes, end to end, are not longer than this: in shares of its longest side, and of its height.
 LONGEST_STROKES: Final = 4.0
 MOST_STROKES: Final = 3.6
-# A straight line is this much narrower than long (the ratio of its deviations). Leaning farther from the vertical it is
-# no one, in degrees; nor is one that leaves the picture twice and has room beside it, this share of its length.
-STRAIGHT: Final = 0.15
+# A bar is this much narrower than long (the ratio of its deviations); leaning farther from the vertical than this many
+# degrees it is no one.
+BAR: Final = 0.25
 LYING: Final = 50.0
+# Nor is a straight line, narrower still, that leaves the picture twice: with room beside it, this share of its length; or
+# with little, if the picture's edge cuts its ends straight off, so that its ink is as wide there as this share of its
+# pen. A one that was cut out along its outline has round ends, or no room at all.
+STRAIGHT: Final = 0.15
 ROOM_BESIDE: Final = 0.15
+LITTLE_ROOM: Final = 0.01
+CUT_OFF: Final = 0.88
 
 
 def reason(ink: Mask) -> RejectReason | None:
@@ -73,9 +79,29 @@ def _is_line(ink: Mask, box: Mask) -> bool:
     """Tell a straight line that is no one, by the principal axes of its pixels."""
     (down, both), (_, across) = np.cov(np.nonzero(box), bias=True).tolist()
     middle, reach = (down + across) / 2, math.hypot((down - across) / 2, both)
-    if middle - reach > STRAIGHT**2 * (middle + reach):
-        return False
     lean = abs(math.degrees(math.atan2(2 * both, down - across))) / 2
+    narrow = max(middle - reach, 0) / (middle + reach)
+    if lean > LYING:
+        return narrow <= BAR**2
+    if narrow > STRAIGHT**2:
+        return False
+    room = max(whole - side for side, whole in zip(box.shape, ink.shape, strict=True)) / max(box.shape)
     leaves = sum(bool(side.any()) for side in (ink[0], ink[-1], ink[:, 0], ink[:, -1]))
-    room = max(whole - side for side, whole in zip(box.shape, ink.shape, strict=True))
-    return lean > LYING or (leaves >= 2 and room > ROOM_BESIDE * max(box.shape))
+    pen = math.sqrt(12 * max(middle - reach, 0))  # the width of a bar of that deviation
+    cut_off = room > LITTLE_ROOM and _exits(ink, math.radians(lean), CUT_OFF * pen) >= 2
+    return cut_off or (room > ROOM_BESIDE and leaves >= 2)
+
+
+def _exits(ink: Mask, lean: float, width: float) -> int:
+    """Count the runs of ink along the picture's edge, around its corners, where a stroke of that width goes on outside.
+
+    The stroke leans by `lean` radians from the vertical, so that the edges cut it aslant.
+    """
+    edges = (ink[0, :-1], ink[:-1, -1], ink[-1, :0:-1], ink[:0:-1, 0])
+    ring = np.concatenate(edges)
+    across = np.concatenate(
+        [np.full(len(edge), turn) for edge, turn in zip(edges, [math.cos(lean), math.sin(lean)] * 2, strict=True)]
+    )
+    start = int(ring.argmin())  # so that no run goes over the end
+    runs = label(np.roll(ring, -start)[np.newaxis])[0]
+    return int(np.count_nonzero(np.bincount(runs, np.roll(across, -start))[1:] >= width))

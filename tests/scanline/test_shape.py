@@ -48,6 +48,12 @@ def test_a_one_cut_out_along_its_edges_is_a_digit() -> None:
     assert reason(picture) is None
 
 
+@pytest.mark.parametrize("lean", [25, 35, 45])
+def test_a_slanted_one_cut_out_along_its_edges_is_a_digit(lean: int) -> None:
+    ink = draw(1, (200, 200), height=0.6, pen=0.1).rotate(lean)
+    assert reason(inverted(ink.crop(ink.getbbox()))) is None
+
+
 @pytest.mark.parametrize("first", range(10))
 @pytest.mark.parametrize("gap", [4, 40])
 def test_two_digits_beside_each_other_are_several(first: int, gap: int) -> None:
@@ -93,8 +99,14 @@ ROW, COLUMN = np.indices((180, 180))
         page([(20 + 150 * (k % 2), 10 + 12 * k) for k in range(15)], 6),
         page([(30, 100), (170, 120)], 9),
         page([(120, 0), (80, 199)], 9),
+        page([(220, -10), (0, 210)], 9),
+        page([(150, -10), (50, 210)], 30).crop((32, 0, 172, 200)),
+        page([(80, 85), (130, 118)], 13),
     ],
-    ids=["uniform", "normal", "pepper", "stripes", "checks", "ruled", "dots", "scribble", "dash", "line through"],
+    ids=[
+        "uniform", "normal", "pepper", "stripes", "checks", "ruled", "dots", "scribble", "dash", "line through",
+        "diagonal", "line through a narrow picture", "thick dash",
+    ],
 )
 def test_what_no_one_would_write_is_no_digit(picture: Image.Image | Pixels) -> None:
     assert reason(picture) is RejectReason.NOT_A_DIGIT
