@@ -24,6 +24,8 @@ COMPARABLE_INK: Final = 0.15
 # A digit's strokes, end to end, are not longer than this: in shares of its longest side, and of its height.
 LONGEST_STROKES: Final = 4.0
 MOST_STROKES: Final = 3.6
+# A row of its ink meets no more of them, on average: two, those of a 0 or a 4, and a little of others.
+MOST_IN_ROW: Final = 2.15
 # A bar is this much narrower than long (the ratio of its deviations); leaning farther from the vertical than this many
 # degrees it is no one.
 BAR: Final = 0.25
@@ -55,7 +57,8 @@ def reason(ink: Mask) -> RejectReason | None:
         return RejectReason.NOT_A_DIGIT
     if _are_comparable(parts):
         return RejectReason.SEVERAL
-    if strokes > MOST_STROKES * height:
+    begun = np.count_nonzero(box[:, 0]) + np.count_nonzero(box[:, 1:] > box[:, :-1])
+    if strokes > MOST_STROKES * height or begun > MOST_IN_ROW * height:
         return RejectReason.SEVERAL if width > height else RejectReason.NOT_A_DIGIT
     return None
 

@@ -48,6 +48,11 @@ def test_a_one_cut_out_along_its_edges_is_a_digit() -> None:
     assert reason(picture) is None
 
 
+@pytest.mark.parametrize("digit", range(10))
+def test_a_digit_in_hairlines_is_a_digit(digit: int) -> None:
+    assert reason(inverted(draw(digit, (300, 300), height=0.7, pen=0.02))) is None
+
+
 @pytest.mark.parametrize("lean", [25, 35, 45])
 def test_a_slanted_one_cut_out_along_its_edges_is_a_digit(lean: int) -> None:
     ink = draw(1, (200, 200), height=0.6, pen=0.1).rotate(lean)
@@ -102,10 +107,11 @@ ROW, COLUMN = np.indices((180, 180))
         page([(220, -10), (0, 210)], 9),
         page([(150, -10), (50, 210)], 30).crop((32, 0, 172, 200)),
         page([(80, 85), (130, 118)], 13),
+        page([(70, 160), (80, 40), (120, 160), (130, 40)], 5),
     ],
     ids=[
         "uniform", "normal", "pepper", "stripes", "checks", "ruled", "dots", "scribble", "dash", "line through",
-        "diagonal", "line through a narrow picture", "thick dash",
+        "diagonal", "line through a narrow picture", "thick dash", "zigzag",
     ],
 )
 def test_what_no_one_would_write_is_no_digit(picture: Image.Image | Pixels) -> None:
