@@ -21,11 +21,18 @@ a terminal, in a log line and in a gRPC status.
 
 from __future__ import annotations
 
+import copyreg
+from typing import Any
+
 
 class ScanlineError(Exception):
     """The base of all of them; catching it catches every error that Scanline raises on purpose."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be the same error in another process, whatever `__init__` takes."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined] # pickle's own
 
 
 class InputError(ScanlineError):

@@ -149,7 +149,7 @@ def open_session(
     except (*ORT_ERRORS, UnicodeDecodeError) as error:  # the latter where its own message quotes damaged bytes
         reason = str(error).splitlines()[0]
         raise ModelError(
-            f"onnxruntime can't load the model {path}: {reason}; it may be damaged, export it again"
+            f"onnxruntime can't load the model {path}: {reason}; it is no ONNX model, or a damaged one: export it again"
         ) from None
 
 

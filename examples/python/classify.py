@@ -30,4 +30,6 @@ def main(server: str, *paths: str) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit("usage: classify.py HOST:PORT FILE ...")
     sys.exit(main(*sys.argv[1:]))

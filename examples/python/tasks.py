@@ -17,7 +17,12 @@ async def handle(client: AsyncClient, path: str) -> None:
     """Stand for a request's handler: it knows nothing of the others, and may be cancelled or given less time."""
     async with asyncio.timeout(10):
         [answer] = await client.classify(path)
-    print(f"{path}: {answer.digit if answer.error is None else answer.error}")
+    if answer.error is not None:
+        print(f"{path}: {answer.error}")
+    elif answer.rejected:
+        print(f"{path}: perhaps {answer.digit}, but {answer.reason}")
+    else:
+        print(f"{path}: {answer.digit}")
 
 
 async def main(server: str, *paths: str) -> None:
@@ -28,4 +33,6 @@ async def main(server: str, *paths: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit("usage: tasks.py HOST:PORT FILE ...")
     asyncio.run(main(*sys.argv[1:]))

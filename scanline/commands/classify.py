@@ -14,6 +14,7 @@ from rich.text import Text
 
 from scanline.commands.engine import EngineSettings, engine
 from scanline.console import out
+from scanline.errors import UsageError
 from scanline.images import pages
 from scanline.prediction import Prediction, printable
 from scanline.settings import POSITIONAL
@@ -36,6 +37,9 @@ class Settings(EngineSettings):
 
 def run(settings: Settings) -> int:
     """Print an answer for each file; 1 if one of them could not be read."""
+    for file in settings.files:
+        if file.is_dir():
+            raise UsageError(f"{file} is a folder; `scanline score {file} --output digits.csv` reads folders")
     with engine(settings) as reader:
         images = [page for file in settings.files for page in pages(file)]
         predictions = reader.classify([image for _, image in images], probabilities=settings.json_)
@@ -52,9 +56,10 @@ def _table(answers: list[tuple[str, Prediction]]) -> Table:
     table = Table("file", "digit", "confidence", "status")
     for path, prediction in answers:
         note = prediction.error or prediction.reason
+        digit = "" if prediction.digit is None else str(prediction.digit)
         table.add_row(
             Text(path, overflow="fold"),
-            "" if prediction.digit is None else str(prediction.digit),
+            f"- ({digit})" if prediction.rejected else digit,  # a guess is no answer
             "" if prediction.confidence is None else f"{prediction.confidence:.1%}",
             Text(f"{prediction.status}: {printable(note)}" if note else prediction.status, STYLES[prediction.status]),
         )

@@ -41,6 +41,8 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     if len(arguments) > 1 or any(argument.startswith("-") for argument in arguments):
         raise UsageError(USAGE)
+    if arguments and not arguments[0].removeprefix(HTTP).rpartition(":")[2].isdigit():
+        raise UsageError(f"no address: {arguments[0]}; it is HOST:PORT, such as {DEFAULT}, or http://HOST:PORT")
     target = arguments[0] if arguments else _own_server()
     problem = _ask_operators(target) if target.startswith(HTTP) else _ask(target)
     if problem:

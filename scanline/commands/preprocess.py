@@ -12,7 +12,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from scanline.console import out
-from scanline.errors import UsageError
+from scanline.errors import InputError, UsageError
 from scanline.preprocess import steps
 from scanline.settings import POSITIONAL
 from scanline.settings import Settings as BaseSettings
@@ -26,7 +26,7 @@ TEXT: Final = (30, 30, 30)
 class Settings(BaseSettings):
     """Show what the network sees of an image file: the picture as it was decoded, the ink found in it, and the 28x28.
 
-    Writes DIR/NAME-steps.png.
+    Writes NAME-steps.png into the folder that --out names.
     """
 
     model_config = SettingsConfigDict(env_prefix="SCANLINE_PREPROCESS_")
@@ -37,7 +37,11 @@ class Settings(BaseSettings):
 
 def run(settings: Settings) -> int:
     """Write the picture and say where it is."""
-    taken = steps(settings.file)
+    try:
+        taken = steps(settings.file)
+    except InputError as error:
+        named = str(settings.file) in str(error)  # as where it can't be opened
+        raise error if named else InputError(f"{settings.file}: {error}") from None
     panels = {
         "as it was decoded": taken.picture,
         "the digit's ink": taken.ink,
@@ -57,6 +61,8 @@ def run(settings: Settings) -> int:
         partial.replace(target)
     except OSError as error:
         raise UsageError(f"can't write to --out {settings.out}: {error.strerror}") from None
+    if not taken.ink.any():
+        out.print("no ink found: nothing in the picture stands out from its paper")
     out.print(f"written to {target}", markup=False)
     return 0
 

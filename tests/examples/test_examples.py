@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from scanline import samples
 from serve.lifecycle import Server
@@ -57,6 +58,21 @@ def test_python(server: Server, name: str) -> None:
     assert {path: int(answer[0]) for path, answer in answers.items()} == {
         str(file): samples.label(file) for file in SAMPLES
     }
+
+
+@pytest.mark.parametrize("name", ["classify.py", "tasks.py"])
+def test_python_says_what_is_rejected(server: Server, name: str, tmp_path: Path) -> None:
+    Image.new("L", (200, 100), 255).save(tmp_path / "page.png")
+    done = run(sys.executable, ROOT / "examples" / "python" / name, server.address, tmp_path / "page.png")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(", but blank\n")
+
+
+@pytest.mark.parametrize("name", ["classify.py", "tasks.py"])
+def test_python_without_arguments_says_what_to_give(name: str) -> None:
+    done = run(sys.executable, ROOT / "examples" / "python" / name)
+    assert done.returncode == 1
+    assert done.stderr == f"usage: {name} HOST:PORT FILE ...\n"
 
 
 def test_node(server: Server, node_example: Path, tmp_path: Path) -> None:

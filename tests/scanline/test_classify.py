@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from scanline import Reader, samples
 
@@ -64,6 +66,15 @@ def test_a_program_gets_json_lines_and_an_exit_code(tmp_path: Path) -> None:
         assert lines[2]["error"] == f"can't read {tmp_path / 'none.png'}: No such file or directory"
 
 
+def test_a_rejected_digit_is_shown_as_a_guess(tmp_path: Path) -> None:
+    blank = tmp_path / "page.png"
+    Image.new("L", (200, 100), 255).save(blank)
+    result = command(blank, COLUMNS="300")
+    assert result.returncode == 0, result.stderr
+    (line,) = (line for line in result.stdout.splitlines() if "page.png" in line)
+    assert re.search(r"│ - \(\d\) +│ +[\d.]+% +│ rejected: blank +│", line)
+
+
 def test_an_error_stands_in_the_table(tmp_path: Path) -> None:
     result = command(tmp_path / "none.png")
     assert result.returncode == 1
@@ -75,10 +86,12 @@ def test_an_error_stands_in_the_table(tmp_path: Path) -> None:
     [
         ([], 2, "required: FILE"),
         (["a.png", "--model", "none.onnx"], 1, "none.onnx"),
+        (["a.png", "--model", __file__], 1, "it is no ONNX model"),
+        ([str(Path(__file__).parent)], 2, "`scanline score "),
         (["a.png", "--model", "m", "--server", "s:1"], 2, "--model and --server exclude each other"),
         (["a.png", "--server", "127.0.0.1:1"], 1, "no answer from 127.0.0.1:1"),
     ],
-    ids=["no file", "no model", "both engines", "no server"],
+    ids=["no file", "no model", "another file", "a folder", "both engines", "no server"],
 )
 def test_wrong_use_is_said(arguments: list[str], code: int, words: str) -> None:
     result = command(*arguments)

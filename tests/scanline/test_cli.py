@@ -52,6 +52,13 @@ def test_a_misspelt_variable_stops_the_start() -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("given", ["foo", "foo:", ":x", "http://foo"])
+def test_health_of_what_is_no_address_is_wrong_use(given: str) -> None:
+    result = command("health", given)
+    assert result.returncode == 2
+    assert f"no address: {given}; it is HOST:PORT" in result.stderr
+
+
 def test_another_command_s_variable_is_no_mistake() -> None:
     result = command("serve", "--print-settings", SCANLINE_TRAIN_PRESET="edge")
     assert result.returncode == 0, result.stderr

@@ -256,9 +256,22 @@ def test_the_steps_can_be_looked_at(tmp_path: Path) -> None:
     assert np.array_equal(last[::10, ::10], to_rows(file))
 
 
+def test_steps_of_a_blank_page_say_that_there_is_no_ink(tmp_path: Path) -> None:
+    Image.new("L", (200, 100), 255).save(tmp_path / "page.png")
+    line = [sys.executable, "-m", "scanline", "preprocess", str(tmp_path / "page.png"), "--out", str(tmp_path)]
+    result = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("no ink found: ")
+    assert (tmp_path / "page-steps.png").is_file()
+
+
 @pytest.mark.parametrize(
     ("file", "out", "code", "words"),
-    [("none.png", "new", 1, "can't read"), (str(files()[0]), "file/new", 2, "can't write to --out")],
+    [
+        ("none.png", "new", 1, "can't read none.png"),
+        (__file__, "new", 1, f"{__file__}: the file's format can't be read"),
+        (str(files()[0]), "file/new", 2, "can't write to --out"),
+    ],
 )
 def test_steps_that_cannot_be_shown_say_why(tmp_path: Path, file: str, out: str, code: int, words: str) -> None:
     (tmp_path / "file").touch()
