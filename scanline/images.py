@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias, Union, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from scanline import files
 from scanline.contract import COLUMNS, ROWS
 from scanline.errors import InputError
 
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
 
 Image: TypeAlias = Union[Path, str, bytes, BinaryIO, "PillowImage", NDArray[np.uint8], "Item"]
 
-# An image of decode.MAX_PIXELS pixels stored without compression stays under it; a device file or a pipe that
-# never ends does not.
-MAX_FILE_BYTES: Final = 256 * 2**20
-# Python makes room for all that a file is asked for, and gives it back where the file has less. For 256 MiB that takes
-# longer than a small picture's decoding.
-CHUNK_BYTES: Final = 64 * 2**10
 TIFF_SUFFIXES: Final = (".tif", ".tiff")
 ACCEPTED: Final = (
     "a path, the bytes of an image file, a file opened in binary mode, a Pillow image, "
@@ -112,7 +107,7 @@ def _items(image: object) -> Iterator[Item]:
     elif isinstance(image, (str, os.PathLike)):
         yield _read(image)
     elif hasattr(image, "read"):
-        yield _item(cast("BinaryIO", image), getattr(image, "name", "the file"))
+        yield _rest(cast("BinaryIO", image))
     else:
         yield _encode(image)
 
@@ -133,38 +128,19 @@ def stack(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _read(path: str | os.PathLike[str]) -> Item:
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path costs as much as the reading
-            return _item(file, path)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        return Item(error=f"can't read {path}: {getattr(error, 'strerror', None) or error}")
+        return Item(encoded=files.read(path))
+    except InputError as error:
+        return Item(error=str(error))
 
 
-def _item(file: BinaryIO, name: object) -> Item:
+def _rest(file: BinaryIO) -> Item:
+    name = getattr(file, "name", "the file")
     try:
-        return Item(encoded=content(file))
-    except OSError as error:
-        return Item(error=f"can't read {name}: {error.strerror or error}")
+        return Item(encoded=files.content(file))
     except TypeError:
         raise InputError(f"{name} is open in text mode; open it in binary mode, as in open(path, 'rb')") from None
-    except InputError as error:
-        return Item(error=f"can't read {name}: {error}")
-
-
-def content(file: BinaryIO) -> bytes:
-    """Read a file to its end, unless it is larger than any image.
-
-    Raises:
-        InputError: it has more than MAX_FILE_BYTES.
-        OSError: as the file does.
-        TypeError: it is open in text mode.
-    """
-    chunks, size = [], 0
-    while chunk := file.read(CHUNK_BYTES):
-        size += len(chunk)
-        if size > MAX_FILE_BYTES:
-            raise InputError(f"it is larger than {MAX_FILE_BYTES // 2**20} MiB")
-        chunks.append(chunk)
-    return b"".join(chunks)
+    except (OSError, InputError) as error:
+        return Item(error=f"can't read {name}: {getattr(error, 'strerror', None) or error}")
 
 
 def _encode(image: object) -> Item:

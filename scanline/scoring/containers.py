@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from scanline.contract import COLUMNS, IMAGE_BYTES, ROWS
 from scanline.errors import InputError
-from scanline.images import content
+from scanline.files import content
 from scanline.scoring.entry import Entry, is_image
 
 ZIP_SUFFIX: Final = ".zip"
