@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import BinaryIO, Final
+from typing import IO, Final
 
 from scanline.errors import InputError
 
@@ -29,7 +29,7 @@ def read(path: str | os.PathLike[str]) -> bytes:
         raise InputError(f"can't read {path}: {error}") from None
 
 
-def content(file: BinaryIO) -> bytes:
+def content(file: IO[bytes]) -> bytes:
     """Give what an open file holds from here to its end.
 
     Raises:
