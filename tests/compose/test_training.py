@@ -49,5 +49,5 @@ def test_the_loop_from_training_to_serving(project_of: Projects, wheels: Path) -
     until(lambda: version_of(project.port) == "2", "the server has taken the new version")
     assert inspect(project.containers()[0])["State"]["StartedAt"] == started
     with Client(f"127.0.0.1:{project.port}") as client:
-        assert client.model()[1].dataset == "uci"
+        assert client.model().card.dataset == "uci"
         assert len(client.classify(samples.files())) == len(samples.files())
