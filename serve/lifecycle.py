@@ -274,7 +274,7 @@ def _transport(
                 max_calls=settings.max_calls,
                 options=options,
             )
-    return ThreadServer(interceptor, max_calls=settings.max_calls, options=options)
+    return ThreadServer(interceptor, calls, max_calls=settings.max_calls, options=options)
 
 
 def _tracer(settings: ServeSettings) -> Tracer | None:
