@@ -48,7 +48,7 @@ def reasons(
 def codes(
     rows: NDArray[np.float32], logits: NDArray[np.float32], probabilities: NDArray[np.float32], card: ModelCard
 ) -> NDArray[np.uint8]:
-    """Say the same of images that were no files as uint8 [n], each an index into REASONS; the arguments are the same."""
+    """Say the same of images that were no files, as indices into REASONS, uint8 [n]. The arguments are as above."""
     result = np.zeros(len(rows), np.uint8)  # where several reasons hold, the last of these stands
     if CONFIDENCE in card.reject:
         confidences = np.maximum.reduce(probabilities, axis=1).astype(np.float64)  # as exact as a Prediction's
