@@ -27,6 +27,6 @@ cp deploy/lock/base.txt deploy/install.sh deploy/systemd/scanline.service .env.e
 cp docs/*.md "$scratch/$name/docs/"
 
 mkdir -p dist
-tar -C "$scratch" --owner=0 --group=0 -czf "dist/$name.tar.gz.part" "$name"
-mv "dist/$name.tar.gz.part" "dist/$name.tar.gz"
+tar -C "$scratch" --owner=0 --group=0 -czf "dist/$name.tar.gz.$$" "$name"
+mv "dist/$name.tar.gz.$$" "dist/$name.tar.gz"
 echo "dist/$name.tar.gz"

@@ -4,9 +4,20 @@
 #   ./install.sh              into /opt/scanline
 #   ./install.sh FOLDER       elsewhere
 set -eu
+umask 022 # the service runs as another user
 bundle=$(cd "$(dirname "$0")" && pwd)
 target=${1:-/opt/scanline}
 python=${PYTHON:-python3}
+
+# What a venv runs is this Python itself, and the service sees no homes.
+real=$("$python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
+case $target:$real in
+  /opt/scanline:/root/* | /opt/scanline:/home/*)
+    echo "$real lies in a home directory, which the systemd unit hides: install with PYTHON=/usr/bin/python3," \
+      "or say ./install.sh FOLDER to do without the unit" >&2
+    exit 1
+    ;;
+esac
 
 "$python" -m venv --without-pip "$target"
 pip() {

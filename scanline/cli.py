@@ -1,8 +1,9 @@
 """The `scanline` command: finds the module of the command that was named, reads its options, runs it.
 
 Only that module is imported, so that a command needs no other's packages. A command's module has a `Settings` class
-(scanline.settings) and a function `run(settings) -> exit code`. Exit codes: 0 done, 1 the work failed, 2 wrong use or
-configuration, 3 the server could not start, 130 interrupted.
+(scanline.settings) and a function `run(settings) -> exit code`; where the command needs an extra, a module `settings`
+beside it, which does not, has the class. Exit codes: 0 done, 1 the work failed, 2 wrong use or configuration, 3 the
+server could not start, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -80,14 +81,22 @@ def _run(arguments: list[str]) -> int:
     name, *rest = arguments
     if name not in COMMANDS:
         raise UsageError(f"no such command: {name}; there are {', '.join(COMMANDS)}")
-    module = _load(name)
-    if not hasattr(module, "Settings"):  # `health` is called every few seconds: it does without the settings model
-        return int(module.run(rest))
+    settings = _settings(name)
+    if settings is None:  # `health` is called every few seconds: it does without the settings model
+        return int(_load(name).run(rest))
 
     from scanline.settings import parse
 
-    _check_environment(module.Settings.variables())
-    return int(module.run(parse(module.Settings, name, rest)))
+    _check_environment(settings.variables())
+    given = parse(settings, name, rest)  # ends here for --help, which so needs no extra
+    return int(_load(name).run(given))
+
+
+def _settings(name: str) -> Any:
+    """Give a command's options, or None where it has no settings model, without importing the command's extra."""
+    command = COMMANDS[name]
+    module = import_module(command.module.removesuffix("command") + "settings" if command.extra else command.module)
+    return getattr(module, "Settings", None)
 
 
 def _load(name: str) -> Any:
@@ -106,10 +115,9 @@ def _check_environment(known: set[str]) -> None:
     given = {name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)}
     if given <= known:
         return
-    for command in COMMANDS.values():  # another command's variable is no mistake
-        # settings modules import no extra, so this works in the base install
-        module = import_module(command.module.removesuffix("command") + "settings" if command.extra else command.module)
-        known = known | (module.Settings.variables() if hasattr(module, "Settings") else set())
+    for name in COMMANDS:  # another command's variable is no mistake
+        settings = _settings(name)
+        known = known | (settings.variables() if settings else set())
     refuse_unknown(given, known)
 
 

@@ -22,6 +22,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from scanline import files
 from scanline.errors import InputError
 
 # A phone's 50-megapixel photograph passes; its decoded colour picture takes 150 MB.
@@ -117,8 +118,8 @@ def _translated() -> Iterator[None]:
 
 def _open(source: bytes | Path | BinaryIO) -> Image.Image:
     if isinstance(source, Path):
-        source = _read(source)
-    file = BytesIO(source if isinstance(source, bytes) else source.read())
+        source = files.read(source)
+    file = BytesIO(source if isinstance(source, bytes) else files.content(source))
     start = file.getvalue()[:SIGNATURE_BYTES]
     for reader, at, signature in READERS:
         if start.startswith(signature, at):
@@ -135,13 +136,6 @@ def _single(image: Image.Image) -> Image.Image:
             "the TIFF file has several pages; give each as an image of its own, as scanline.images.pages does"
         )
     return image
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"can't read {path}: {error.strerror}") from None
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias, Union, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from scanline import files
 from scanline.contract import COLUMNS, ROWS
 from scanline.errors import InputError
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 Image: TypeAlias = Union[Path, str, bytes, BinaryIO, "PillowImage", NDArray[np.uint8], "Item"]
 
-# An image of decode.MAX_PIXELS pixels stored without compression stays under it; a device file or a pipe that
-# never ends does not.
-MAX_FILE_BYTES: Final = 256 * 2**20
 TIFF_SUFFIXES: Final = (".tif", ".tiff")
 ACCEPTED: Final = (
     "a path, the bytes of an image file, a file opened in binary mode, a Pillow image, "
@@ -107,9 +105,9 @@ def _items(image: object) -> Iterator[Item]:
     elif isinstance(image, bytes):
         yield Item(encoded=image)
     elif isinstance(image, (str, os.PathLike)):
-        yield _read(Path(image))
+        yield _read(image)
     elif hasattr(image, "read"):
-        yield _bounded(cast("BinaryIO", image), getattr(image, "name", "the file"))
+        yield _rest(cast("BinaryIO", image))
     else:
         yield _encode(image)
 
@@ -128,24 +126,21 @@ def stack(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array.reshape(-1, ROWS, COLUMNS))
 
 
-def _read(path: Path) -> Item:
+def _read(path: str | os.PathLike[str]) -> Item:
     try:
-        with path.open("rb") as file:
-            return _bounded(file, path)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        return Item(error=f"can't read {path}: {getattr(error, 'strerror', None) or error}")
+        return Item(encoded=files.read(path))
+    except InputError as error:
+        return Item(error=str(error))
 
 
-def _bounded(file: BinaryIO, name: object) -> Item:
+def _rest(file: BinaryIO) -> Item:
+    name = getattr(file, "name", "the file")
     try:
-        content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        return Item(error=f"can't read {name}: {error.strerror or error}")
-    if not isinstance(content, bytes):
-        raise InputError(f"{name} is open in text mode; open it in binary mode, as in open(path, 'rb')")
-    if len(content) > MAX_FILE_BYTES:
-        return Item(error=f"can't read {name}: it is larger than {MAX_FILE_BYTES // 2**20} MiB")
-    return Item(encoded=content)
+        return Item(encoded=files.content(file))
+    except TypeError:
+        raise InputError(f"{name} is open in text mode; open it in binary mode, as in open(path, 'rb')") from None
+    except (OSError, InputError) as error:
+        return Item(error=f"can't read {name}: {getattr(error, 'strerror', None) or error}")
 
 
 def _encode(image: object) -> Item:

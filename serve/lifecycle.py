@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 CLOSE_TIMEOUT: Final = 5.0
 # Settings whose defaults follow the machine: the log says how they stand.
 CHOSEN: Final = {"instances", "max_message_bytes", "max_calls", "max_streams", "max_pixels"}
+HEALTH: Final = ("", servicers.SERVICE, oip.SERVICE)  # the names under which health is asked; "" is the whole server
 PENDING: Final = 10_000  # calls that gRPC holds before it refuses more
 
 log = structlog.get_logger("scanline.server")
@@ -80,7 +81,7 @@ class Server:
         self._worker = worker
         self._stop_asked = threading.Event()
         self._stop_forced = threading.Event()
-        self._is_ready = threading.Event()
+        self._is_serving = threading.Event()
         self.statistics = Statistics()
         self._certificates, self._tokens = self._read_credentials()
         self._calls = Calls(None if self._tokens is None else self._tokens.check, self.statistics.call_failed)
@@ -88,7 +89,8 @@ class Server:
         # In its non-blocking form Watch waits for its message to be sent while it holds a lock that gRPC's only thread
         # wants when another watcher goes: both wait for ever. The loop transport calls it in a form of its own.
         self._health = health.HealthServicer(experimental_non_blocking=False)
-        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        for name in HEALTH:
+            self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         self.repository = _load(settings, self.statistics)
         self._service = DigitService(
             self.repository,
@@ -113,13 +115,14 @@ class Server:
             self._metrics.start()
         self.repository.watch(self._settings.model_poll)
         self._transport.start()
-        self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        self._is_ready.set()
+        self._is_serving.set()
         version = self.repository.get()
+        self.repository.when_changed = self._tell_health
+        self._tell_health()
         log.info(
             "serving" if self._worker is None else "worker serving",
             address=self.address,
-            metrics_address=self.metrics_address,
+            **({} if self.metrics_address is None else {"metrics_address": self.metrics_address}),
             model=version.card.name,
             precision=version.card.precision,
             version=version.name,
@@ -147,7 +150,7 @@ class Server:
                     credentials.refresh()
             if self._calls.comes_to_rest():
                 return_memory()  # what a burst of large calls took
-        self._is_ready.clear()
+        self._is_serving.clear()
         self._health.enter_graceful_shutdown()
         log.info("not serving", drain_delay=self._settings.drain_delay)
         self._stop_forced.wait(self._settings.drain_delay)
@@ -178,7 +181,7 @@ class Server:
             return None
         from serve.metrics import MetricsServer  # prometheus_client takes memory and a tenth of a second
 
-        return MetricsServer(self._settings.metrics_listen, self.statistics.everywhere, self._is_ready.is_set)
+        return MetricsServer(self._settings.metrics_listen, self.statistics.everywhere, self._is_ready)
 
     def _read_credentials(self) -> tuple[Certificates | None, Tokens | None]:
         certificate, key, token_file = self._settings.tls_certificate, self._settings.tls_key, self._settings.token_file
@@ -189,9 +192,14 @@ class Server:
             tokens = Tokens(token_file, self.statistics)
         return certificates, tokens
 
-    def _set_health(self, state: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", servicers.SERVICE, oip.SERVICE):
-            self._health.set(name, state)
+    def _is_ready(self) -> bool:
+        """Say whether calls are worth sending: it serves, and has something to answer with."""
+        return self._is_serving.is_set() and bool(self.repository.served())
+
+    def _tell_health(self) -> None:
+        state = health_pb2.HealthCheckResponse
+        for name in HEALTH:
+            self._health.set(name, state.SERVING if self._is_ready() else state.NOT_SERVING)
 
     def _build(self) -> Transport:
         digits = servicers.Digits(self._service, self._tracer, max_message_bytes=self._settings.max_message_bytes)
@@ -237,8 +245,8 @@ def _transport(
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", int(shares_port)),  # a second server on the port is an error, not a lottery
         ("grpc.max_concurrent_streams", 2 * settings.max_calls),  # a call that is over counts until gRPC clears it away
-        # What gRPC has not handed out yet. Beyond its own 1,000 it cancels calls by lot, and those that their callers took
-        # back by the thousand count as well: whoever floods the server so would have others' calls cancelled.
+        # What gRPC has not handed out yet. Beyond its own 1,000 it cancels calls by lot, and those that their callers
+        # took back by the thousand count as well: whoever floods the server so would have others' calls cancelled.
         ("grpc.server.max_pending_requests", PENDING),
         ("grpc.server.max_pending_requests_hard_limit", PENDING),
         ("grpc.http2.bdp_probe", int(sizing.may_read_ahead(settings.workers))),
@@ -261,12 +269,12 @@ def _transport(
                 deferred,
                 slow,
                 service.work,
-                loops=settings.instances + 1,  # one is there for calls while the others run the model
+                loops=settings.instances + 1,  # one is there for calls if the others never come back from the model
                 threads=settings.threads,
                 max_calls=settings.max_calls,
                 options=options,
             )
-    return ThreadServer(interceptor, max_calls=settings.max_calls, options=options)
+    return ThreadServer(interceptor, calls, max_calls=settings.max_calls, options=options)
 
 
 def _tracer(settings: ServeSettings) -> Tracer | None:

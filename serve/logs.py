@@ -1,4 +1,4 @@
-"""Log lines: coloured on a terminal, JSON where a program reads them; the same for the libraries' own."""
+"""Log lines: for people, with colours on a terminal, or JSON for programs; the same for the libraries' own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import structlog
 
-# Without local variables: they would put callers' images into the log.
+# Without local variables, as plain_traceback is, too: they would put callers' images into the log.
 TRACEBACKS: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
@@ -20,7 +20,8 @@ def configure(level: str, form: Literal["auto", "console", "json"], worker: int 
         form: ``console`` for people, ``json`` for programs, ``auto`` to go by whether stderr is a terminal.
         worker: the number of this process, which its lines then say, if several write to the same stderr.
     """
-    for_people = form == "console" or (form == "auto" and sys.stderr.isatty())
+    is_terminal = sys.stderr.isatty()
+    for_people = form == "console" or (form == "auto" and is_terminal)
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -28,7 +29,7 @@ def configure(level: str, form: Literal["auto", "console", "json"], worker: int 
     if worker is not None:
         shared.append(lambda _logger, _method, event: {**event, "worker": worker})
     render: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=structlog.dev.plain_traceback)]
         if for_people
         else [structlog.processors.ExceptionRenderer(TRACEBACKS), structlog.processors.JSONRenderer()]
     )

@@ -10,7 +10,7 @@ file systems and mounted volumes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -49,6 +49,9 @@ class Repository:
     """The versions of the model. All methods may be called from any thread.
 
     What is served is replaced whole and never changed, so that `get` takes no lock; a request keeps what it was given.
+
+    Attributes:
+        when_changed: called when it begins or ceases to serve anything, in the thread that has made it so.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Repository:
         self._statistics = statistics
         self._threads = threads
         self._max_batch_size = max_batch_size
+        self.when_changed: Callable[[], None] = lambda: None
         self._changing = threading.Lock()
         self._answering: Mapping[str, Version] = {}  # by what a request may call it; the highest first
         self._present: Mapping[int, Found] = {}
@@ -131,7 +135,8 @@ class Repository:
         """Serve what is on disk now, what was refused or unloaded before included, and nothing that has gone.
 
         Raises:
-            NotAvailableError: the folder can't be read, or a version in it is refused; what was served stays.
+            NotAvailableError: the folder can't be read, or a version in it is refused; what was served stays, and what
+                was unloaded does so where nothing in the folder can be served.
         """
         with self._changing:
             try:
@@ -139,8 +144,8 @@ class Repository:
             except OSError as error:
                 raise NotAvailableError(f"the model can't be read: {error.strerror}") from None
             self._refused.clear()
-            self._unloaded = False
             self._serve(present, [*present])
+            self._unloaded = not self._answering
             if self._refused:
                 raise NotAvailableError("; ".join(self._told(reason) for _, reason in self._refused.values()))
 
@@ -148,8 +153,10 @@ class Repository:
         """Serve nothing until `load`; what is under way is finished."""
         with self._changing:
             self._unloaded = True
-            self._answering = {}
+            before, self._answering = self._answering, {}
             log.info("model unloaded")
+            if before:
+                self.when_changed()
 
     def watch(self, interval: float) -> None:
         """Look at a folder of versions every so many seconds, until `close`."""
@@ -190,6 +197,8 @@ class Repository:
             log.info("version dropped", version=name)
         before = self._answering
         self._answering = {CURRENT: next(iter(chosen.values())), **chosen}
+        if not before:
+            self.when_changed()
         for version in chosen.values():
             if before and version not in before.values():  # else this is the start
                 self._statistics.reloaded("model", "done")
@@ -247,12 +256,12 @@ class Repository:
         )
 
     def _reason(self, number: int) -> str:
-        if self._unloaded:
-            return "unloaded"
         if str(number) in self._answering:
             return ""
         refusal = self._refused.get(number)  # once: the watcher may take it away
-        return "the policy leaves it out" if refusal is None else self._told(refusal[1])
+        if refusal is not None:
+            return self._told(refusal[1])
+        return "unloaded" if self._unloaded else "the policy leaves it out"
 
     def _told(self, reason: str) -> str:
         """Give a reason as callers may read it, whom it does not concern where the folder lies."""

@@ -79,8 +79,8 @@ class Supervisor:
             raise
         if self.is_stopping():
             return
-        metrics_address = None if self._metrics is None else self._metrics.address
-        log.info("serving", address=self.address, metrics_address=metrics_address, workers=len(self._workers))
+        metrics = {} if self._metrics is None else {"metrics_address": self._metrics.address}
+        log.info("serving", address=self.address, **metrics, workers=len(self._workers))
 
     def ask_to_stop(self) -> None:
         """Ask for the end: the first time in good order, the second time at once. Safe in a signal handler."""
@@ -111,7 +111,7 @@ class Supervisor:
         Raises:
             CallError: one of them can't.
         """
-        self.is_unloaded = order == "unload"
+        self.is_unloaded = order == "unload"  # first, for workers that start meanwhile
         errors: list[CallError] = []
         for worker in self._workers:
             try:
@@ -119,6 +119,7 @@ class Supervisor:
             except CallError as error:
                 errors.append(error)
         if errors:
+            self.is_unloaded = order == "unload" or not any(worker.is_ready() for worker in self._workers)
             raise errors[0]
 
     def is_stopping(self) -> bool:
@@ -138,7 +139,7 @@ class Supervisor:
         self._reserved.close()
 
     def _is_ready(self) -> bool:
-        return not self.is_stopping() and any(worker.serves for worker in self._workers)
+        return not self.is_stopping() and any(worker.is_ready() for worker in self._workers)
 
 
 class _Worker:
@@ -161,6 +162,7 @@ class _Worker:
         self._past = Snapshot()  # what ended processes have counted
         self._last = Snapshot()  # what the process that is there had counted when it was last asked
         self.serves = False
+        self._has_model = False
 
     def keep(self) -> None:
         """Start it, and start it again whenever it has ended."""
@@ -190,6 +192,10 @@ class _Worker:
         if process is not None:
             process.terminate()
 
+    def is_ready(self) -> bool:
+        """Say whether it answers calls: it is there, and has a model since it was last told to load or unload."""
+        return self.serves and self._has_model
+
     def snapshot(self) -> Snapshot:
         """Give what it has counted, and those before it; of one that does not answer, what was heard last."""
         with self._lock:
@@ -211,7 +217,10 @@ class _Worker:
         """
         if self.serves and self._orders is not None:
             try:
-                self._orders.ask(order, patience=ADMIN_PATIENCE)
+                try:
+                    self._orders.ask(order, patience=ADMIN_PATIENCE)
+                finally:
+                    self._has_model = self._orders.ask("has_model", patience=STATISTICS_PATIENCE)
             except NoAnswerError as error:
                 raise NotAvailableError(f"worker {self._number} does not {order}: {error}") from None
 
@@ -271,9 +280,10 @@ class _Worker:
 
     def _on_started(self) -> bool:
         """Have it told what comes from now on; say whether it is to unload the model, as the others were told to."""
+        self._has_model = not self._supervisor.is_unloaded
         self.serves = True
         self._settled.set()
-        return self._supervisor.is_unloaded
+        return not self._has_model
 
     def _on_failed(self, reason: str) -> None:
         self._failure = reason

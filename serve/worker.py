@@ -57,7 +57,12 @@ def main() -> int:
         repository = server.repository
         answer(
             orders,
-            {"statistics": server.statistics.snapshot, "load": repository.load, "unload": repository.unload},
+            {
+                "statistics": server.statistics.snapshot,
+                "load": repository.load,
+                "unload": repository.unload,
+                "has_model": lambda: bool(repository.served()),
+            },
         )
         server.ask_to_stop()
 

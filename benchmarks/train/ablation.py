@@ -1,4 +1,4 @@
-"""The trials behind the `edge` recipe: one change at a time, measured on the validation split of MNIST.
+"""The trials behind the presets: one change at a time, measured on the validation split of MNIST.
 
     SCANLINE_DATA=... python -m benchmarks.train.ablation VARIANT SEED ...
 
@@ -42,6 +42,18 @@ VARIANTS: Final = {
     "long": Preset(architecture=WIDE, recipe=replace(BASE, epochs=100)),
     "narrow": Preset(architecture=EDGE.architecture, recipe=replace(BASE, epochs=100)),
     "negatives": Preset(architecture=EDGE.architecture, recipe=replace(BASE, epochs=100, negatives=16)),
+    "large": Preset(  # 1,714,058 weights: for a GPU
+        architecture=Architecture(hidden=224, layers=2, bidirectional=True, columns=True, dropout=0.2),
+        recipe=replace(
+            PRESETS["accurate"].recipe,
+            epochs=100,
+            batch=256,
+            negatives=32,
+            learning_rate=3e-3,
+            weight_decay=0.05,
+            precision="bfloat16",
+        ),
+    ),
 }
 
 

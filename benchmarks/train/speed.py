@@ -2,12 +2,12 @@
 
     python -m benchmarks.train.speed
 
-All three train the `edge` network on the same digits with batches of one size, in turns, on the device that `scanline
-train` would take. The clock runs from the first step to the last: the start of a process, loading data and drawing the
-made-up negatives, which happens once a run, are outside. The bare loop is forward, backward and step on float data that
-lies on the device; it neither shuffles nor distorts, and keeps no average. The tutorials' way is a DataLoader over
-Pillow images: one with nothing but the conversion to a tensor, one that turns, scales and shifts each image as well
-(without elastic distortion).
+For the presets `edge` and `seed`, which is the tutorial's own network: all three train the preset's network on the same
+digits with batches of one size, in turns, on the device that `scanline train` would take. The clock runs from the first
+step to the last: the start of a process, loading data and drawing the made-up negatives, which happens once a run, are
+outside. The bare loop is forward, backward and step on float data that lies on the device; it neither shuffles nor
+distorts, and keeps no average. The tutorials' way is a DataLoader over Pillow images: one with nothing but the
+conversion to a tensor, one that turns, scales and shifts each image as well (without elastic distortion).
 """
 
 from __future__ import annotations
@@ -33,13 +33,11 @@ from scanline import console
 from train import augment, data, initialise, loop, origin, processes, state
 from train.command import split
 from train.objective import Objective
-from train.recipe import PRESETS
+from train.recipe import PRESETS, Preset
 
 Precision = Literal["float32", "bfloat16"]
-EDGE: Final = PRESETS["edge"]
 STEPS: Final = 120
 TURNS: Final = 6
-BATCH: Final = EDGE.recipe.batch + EDGE.recipe.negatives  # images that a step of the preset computes
 
 
 class PillowDigits(TorchDataset[tuple[Tensor, int]]):
@@ -66,28 +64,33 @@ class PillowDigits(TorchDataset[tuple[Tensor, int]]):
         return torch.from_numpy(np.asarray(image, np.float32) / 255), self.labels[index]
 
 
-def scanline_loop(digits: loop.Digits, here: processes.Processes, precision: Precision) -> float:
+def batch_of(preset: Preset) -> int:
+    """The images that a step of a preset computes."""
+    return preset.recipe.batch + preset.recipe.negatives
+
+
+def scanline_loop(digits: loop.Digits, here: processes.Processes, preset: Preset, precision: Precision) -> float:
     """Train for some steps as `scanline train` does, and give the seconds that they took, as all of these do."""
     with tempfile.TemporaryDirectory() as run:
-        recipe = replace(EDGE.recipe, steps=STEPS, precision=precision)
-        return loop.fit(EDGE.architecture, recipe, digits, seed=0, run=Path(run), processes=here).seconds
+        recipe = replace(preset.recipe, steps=STEPS, precision=precision)
+        return loop.fit(preset.architecture, recipe, digits, seed=0, run=Path(run), processes=here).seconds
 
 
-def bare_loop(digits: loop.Digits, here: processes.Processes, precision: Precision) -> float:
+def bare_loop(digits: loop.Digits, here: processes.Processes, preset: Preset, precision: Precision) -> float:
     """Train for the same steps with nothing around the network."""
     rows = augment.to_rows(digits.images)
-    step = _stepper(here, precision)
+    step, batch = _stepper(here, preset, precision), batch_of(preset)
     began = time.perf_counter()
     for number in range(STEPS):
-        chosen = slice(number * BATCH, (number + 1) * BATCH)
+        chosen = slice(number * batch, (number + 1) * batch)
         step(rows[chosen], digits.labels[chosen])
     return _since(began, here)
 
 
-def pillow_loop(digits: loop.Digits, here: processes.Processes, *, distorted: bool) -> float:
+def pillow_loop(digits: loop.Digits, here: processes.Processes, preset: Preset, *, distorted: bool) -> float:
     """Train for the same steps from a DataLoader."""
-    loader = DataLoader(PillowDigits(digits, distorted=distorted), BATCH, shuffle=True)
-    step = _stepper(here, "float32")
+    loader = DataLoader(PillowDigits(digits, distorted=distorted), batch_of(preset), shuffle=True)
+    step = _stepper(here, preset, "float32")
     began = time.perf_counter()
     for _, (rows, labels) in zip(range(STEPS), loader, strict=False):
         step(rows.to(here.device), labels.to(here.device))
@@ -100,10 +103,10 @@ def _since(began: float, here: processes.Processes) -> float:
     return time.perf_counter() - began
 
 
-def _stepper(here: processes.Processes, precision: Precision) -> Callable[[Tensor, Tensor], None]:
-    network = initialise.draw(EDGE.architecture, EDGE.recipe).to(here.device)
-    objective: nn.Module = Objective(network, EDGE.recipe).to(here.device)
-    optimizer = state.begin(network, EDGE.recipe, steps=STEPS, device=here.device).optimizer
+def _stepper(here: processes.Processes, preset: Preset, precision: Precision) -> Callable[[Tensor, Tensor], None]:
+    network = initialise.draw(preset.architecture, preset.recipe).to(here.device)
+    objective: nn.Module = Objective(network, preset.recipe).to(here.device)
+    optimizer = state.begin(network, preset.recipe, steps=STEPS, device=here.device).optimizer
 
     def step(rows: Tensor, labels: Tensor) -> None:
         with torch.autocast(here.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
@@ -115,31 +118,42 @@ def _stepper(here: processes.Processes, precision: Precision) -> Callable[[Tenso
     return step
 
 
+def ways(digits: loop.Digits, here: processes.Processes, preset: Preset) -> dict[str, Callable[[], float]]:
+    """What is compared, by name: functions that train for the same steps and give the seconds that they took."""
+    return {
+        "scanline train": lambda: scanline_loop(digits, here, preset, "float32"),
+        "bare loop": lambda: bare_loop(digits, here, preset, "float32"),
+        "DataLoader, Pillow": lambda: pillow_loop(digits, here, preset, distorted=False),
+        "DataLoader, Pillow, distorted": lambda: pillow_loop(digits, here, preset, distorted=True),
+        "scanline train, bfloat16": lambda: scanline_loop(digits, here, preset, "bfloat16"),
+        "bare loop, bfloat16": lambda: bare_loop(digits, here, preset, "bfloat16"),
+    }
+
+
 def main() -> None:
     """Take turns; compare the best of each, which other work on the machine has disturbed least."""
     with processes.join("auto") as here:
         few = split(data.load(["uci"], None), hold_out=False, device=here.device)
-        repeats = -(-STEPS * BATCH // len(few.labels))
-        digits = replace(few, images=few.images.repeat(repeats, 1, 1), labels=few.labels.repeat(repeats))
-        ways: dict[str, Callable[[], float]] = {
-            "scanline train": lambda: scanline_loop(digits, here, "float32"),
-            "bare loop": lambda: bare_loop(digits, here, "float32"),
-            "scanline train, bfloat16": lambda: scanline_loop(digits, here, "bfloat16"),
-            "bare loop, bfloat16": lambda: bare_loop(digits, here, "bfloat16"),
-            "DataLoader, Pillow": lambda: pillow_loop(digits, here, distorted=False),
-            "DataLoader, Pillow, distorted": lambda: pillow_loop(digits, here, distorted=True),
-        }
-        speeds: dict[str, list[float]] = {name: [] for name in ways}
-        for turn in range(TURNS + 1):
-            for name, train in ways.items():
-                seconds = train()
-                if turn:  # the first turn warms up
-                    speeds[name].append(STEPS * BATCH / seconds)
-    table = Table("way", "images/s, best", "median", "scanline's gain", title=origin.hardware(here.device))
-    own = max(speeds["scanline train"])
-    for name, found in speeds.items():
-        table.add_row(name, f"{max(found):,.0f}", f"{statistics.median(found):,.0f}", f"{own / max(found):.2f}")
-    console.out.print(table)
+        for name in ("edge", "seed"):
+            preset = PRESETS[name]
+            repeats = -(-STEPS * batch_of(preset) // len(few.labels))
+            digits = replace(few, images=few.images.repeat(repeats, 1, 1), labels=few.labels.repeat(repeats))
+            compared = ways(digits, here, preset)
+            speeds: dict[str, list[float]] = {way: [] for way in compared}
+            for turn in range(TURNS + 1):
+                for way, train in compared.items():
+                    seconds = train()
+                    if turn:  # the first turn warms up
+                        speeds[way].append(STEPS * batch_of(preset) / seconds)
+            console.out.print(_table(f"{name} on {origin.hardware(here.device)}", speeds))
+
+
+def _table(title: str, speeds: dict[str, list[float]]) -> Table:
+    table = Table("way", "images/s, best", "median", "of the DataLoader's", title=title)
+    tutorial = max(speeds["DataLoader, Pillow"])
+    for way, found in speeds.items():
+        table.add_row(way, f"{max(found):,.0f}", f"{statistics.median(found):,.0f}", f"{max(found) / tutorial:.2f}")
+    return table
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from scanline.contract import COLUMNS, IMAGE_BYTES, ROWS
 from scanline.errors import InputError
-from scanline.images import MAX_FILE_BYTES
+from scanline.files import content
 from scanline.scoring.entry import Entry, is_image
 
 ZIP_SUFFIX: Final = ".zip"
@@ -107,12 +107,9 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
 def _content(open_member: Callable[[], IO[bytes]]) -> bytes:
     try:
         with open_member() as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+            return content(file)
     except DAMAGE as error:
         raise InputError(f"can't read it from the archive: {error}") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise InputError(f"it is larger than {MAX_FILE_BYTES // 2**20} MiB")
-    return content
 
 
 @_to_its_damage
@@ -130,5 +127,5 @@ def idx(path: str) -> Iterator[Entry]:
             yield Entry(f"{path}/{number}", partial(_pixels, pixels))
 
 
-def _pixels(content: bytes) -> NDArray[np.uint8]:
-    return np.frombuffer(content, np.uint8).reshape(ROWS, COLUMNS)
+def _pixels(image: bytes) -> NDArray[np.uint8]:
+    return np.frombuffer(image, np.uint8).reshape(ROWS, COLUMNS)

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -29,6 +28,8 @@ from tests.faults.server import until
 
 pytestmark = ON_AN_ENGINE
 
+STREAMS = 6
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
@@ -44,8 +45,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def project(project_of: Projects, folders: tuple[Path, Path]) -> Project:
     images, results = folders
     project = project_of(
-        "serve", IMAGES=str(images), RESULTS=str(results), SCORE_USER=f"{os.getuid()}:{os.getgid()}",
-        VERSION="9.8.7", REVISION="abc", MODEL_SHA256="def",
+        "serve", {"SCANLINE_MAX_STREAMS": str(STREAMS)}, IMAGES=str(images), RESULTS=str(results),
+        SCORE_USER=f"{os.getuid()}:{os.getgid()}", VERSION="9.8.7", REVISION="abc", MODEL_SHA256="def",
     )  # fmt: skip
     project.up()
     return project
@@ -135,20 +136,20 @@ def test_make_image_fills_them_in() -> None:
 
 
 def test_stopping_finishes_the_calls_that_are_under_way(project: Project) -> None:
-    rows: SimpleQueue[pb.ClassifyRowsRequest | None] = SimpleQueue()
-    address = f"127.0.0.1:{project.port}"
-    with grpc.insecure_channel(address) as channel, ThreadPoolExecutor(1) as pool:
+    row = pb.ClassifyRowsRequest(rows=bytes(28))
+    sources: list[SimpleQueue[pb.ClassifyRowsRequest | None]] = [SimpleQueue() for _ in range(STREAMS)]
+    with grpc.insecure_channel(f"127.0.0.1:{project.port}") as channel, ThreadPoolExecutor(1) as pool:
         stub = DigitsStub(channel)
-        answers = stub.ClassifyRows(iter(rows.get, None), timeout=120)
-        for _ in range(ROWS // 2):
-            rows.put(pb.ClassifyRowsRequest(rows=bytes(28)))
-        first = [next(answers) for _ in range(ROWS // 2)]
+        streams = [stub.ClassifyRows(iter(source.get, None), timeout=120) for source in sources]
+        for source, stream in zip(sources, streams, strict=True):
+            source.put(row)
+            assert next(stream).rows_seen == 1
         stopping = pool.submit(project.run, "stop", "serve")
         until(lambda: _is_refused(stub), "new calls are refused")
-        for _ in range(ROWS // 2):
-            rows.put(pb.ClassifyRowsRequest(rows=bytes(28)))
-        rows.put(None)
-        assert [answer.rows_seen for answer in chain(first, answers)] == [*range(1, ROWS + 1)]
+        for source, stream in zip(sources, streams, strict=True):
+            for message in [row] * (ROWS - 1) + [None]:
+                source.put(message)
+            assert [answer.rows_seen for answer in stream] == [*range(2, ROWS + 1)]
         stopping.result()
     assert project.state()["ExitCode"] == 0
     end = [event for event in project.events() if event["event"] in {"not serving", "draining", "stopped"}]

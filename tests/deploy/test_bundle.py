@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
-import tarfile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 # A network namespace of its own has no way out; its loopback interface is down at first.
 ALONE = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 
@@ -22,20 +19,6 @@ pytestmark = [
     ),
     pytest.mark.timeout(900),
 ]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The unpacked archive."""
-    folder = tmp_path_factory.mktemp("bundle")
-    probe = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder / "probe"), "mdurl"]
-    if subprocess.run(probe, capture_output=True, check=False, timeout=300).returncode:
-        pytest.skip("no package index answers, from which the wheels come")
-    environment = os.environ | {"PYTHON": sys.executable}
-    made = subprocess.run(["deploy/bundle.sh"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
-    with tarfile.open(ROOT / made.stdout.splitlines()[-1]) as archive:
-        archive.extractall(folder, filter="data")
-    return next(folder.glob("scanline-*"))
 
 
 def alone(*command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,7 @@ from export.candidates import Candidate, candidates
 from export.evidence import Evidence
 from export.gate import examine
 from scanline.contract import LABELS, ModelCard
+from tests.export.conftest import SAMPLE
 
 FLOAT32, INT8, STEP = "digits.onnx", "digits.int8.onnx", "digits.step.onnx"
 
@@ -47,6 +48,19 @@ def node(model: ModelProto, operator: str) -> NodeProto:
 @pytest.mark.parametrize("name", [FLOAT32, INT8, STEP, "digits.int8-full.onnx", "digits.ort", "digits.step.ort"])
 def test_a_sound_file_passes_every_check(name: str, card: ModelCard, evidence: Evidence) -> None:
     assert failed(candidate(name, evidence), card, evidence) == set()
+
+
+def test_an_int8_file_that_reads_more_rightly_is_reported_so(card: ModelCard, evidence: Evidence) -> None:
+    # the labels are the int8 file's own answers, but for one image that PyTorch reads the same way
+    outcome = examine(candidate(INT8, evidence), card, evidence)
+    assert outcome.logits is not None
+    labels = outcome.logits.argmax(axis=1)
+    labels[0] = (labels[0] + 1) % 10
+    expected = evidence.expected.copy()
+    expected[1] = -expected[1]  # here PyTorch is wrong
+    outcome = examine(candidate(INT8, evidence), card, replace(evidence, expected=expected, labels=labels))
+    detail = next(check.detail for check in outcome.checks if check.name == "pytorch")
+    assert f"{SAMPLE - 1} are right, {SAMPLE - 2} in PyTorch" in detail
 
 
 def reverse_time(model: ModelProto) -> None:

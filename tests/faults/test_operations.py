@@ -13,8 +13,11 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from scanline.inference import open_inference_pb2 as oip
+from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from scanline.reader import Reader
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
@@ -25,6 +28,7 @@ from tests.serve.test_workers import Shared
 
 CALLERS = 2
 STREAMS = 4
+UNREAD = 500  # images of a request whose answer nobody reads
 
 
 class Callers:
@@ -133,15 +137,32 @@ def test_a_worker_killed_under_load_costs_no_answer(transport: str) -> None:
         server.kill()
 
 
-def test_a_client_that_never_reads_holds_up_nobody_and_not_the_end(transport: str) -> None:
-    request = pb.ClassifyRequest(pixels=bytes(784 * 500), probabilities=True)
+def digits_stream(channel: grpc.Channel, endless: Iterator[bytes]) -> object:
+    """Stream images without reading an answer, over our own protocol."""
+    requests = (pb.ClassifyRequest(pixels=pixels, probabilities=True) for pixels in endless)
+    return DigitsStub(channel).ClassifyStream(requests)
+
+
+def inference_stream(channel: grpc.Channel, endless: Iterator[bytes]) -> object:
+    """Do the same over the Open Inference Protocol."""
+    tensor = oip.ModelInferRequest.InferInputTensor(name="rows", datatype="UINT8", shape=[UNREAD, 28, 28])
+    requests = (
+        oip.ModelInferRequest(model_name="digits", inputs=[tensor], raw_input_contents=[pixels]) for pixels in endless
+    )
+    return GRPCInferenceServiceStub(channel).ModelStreamInfer(requests)
+
+
+@pytest.mark.parametrize("stream", [digits_stream, inference_stream])
+def test_a_client_that_never_reads_holds_up_nobody_and_not_the_end(
+    transport: str, stream: Callable[[grpc.Channel, Iterator[bytes]], object]
+) -> None:
     sent = 0
 
-    def without_end() -> Iterator[pb.ClassifyRequest]:
+    def without_end() -> Iterator[bytes]:
         nonlocal sent
         while True:
             sent += 1
-            yield request
+            yield bytes(784 * UNREAD)
 
     small_window = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65536), *NEW_CONNECTION]
     image = np.zeros((1, 28, 28), np.uint8)
@@ -150,7 +171,7 @@ def test_a_client_that_never_reads_holds_up_nobody_and_not_the_end(transport: st
         with grpc.insecure_channel(server.address, small_window) as greedy:
             with grpc.insecure_channel(server.address, NEW_CONNECTION) as channel:
                 [alone] = ask(channel, image)
-                held = [DigitsStub(greedy).ClassifyStream(without_end()) for _ in range(STREAMS)]
+                held = [stream(greedy, without_end()) for _ in range(STREAMS)]
 
                 def stands_still() -> bool:
                     before = sent

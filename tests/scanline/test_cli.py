@@ -75,14 +75,27 @@ def test_no_two_commands_read_the_same_variable() -> None:
     assert {"SCANLINE_DATA", "SCANLINE_LISTEN", "SCANLINE_TRAIN_PRESET"} <= seen
 
 
-def test_a_missing_extra_says_what_to_install() -> None:
+def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
     # A None in sys.modules is how Python itself marks a module as not importable.
-    code = "import sys; sys.modules['torch'] = None; from scanline.cli import main; sys.exit(main(['train']))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    code = "import sys; sys.modules['torch'] = None; from scanline.cli import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", [("train", "--out", "run"), ("export", "run", "--out", "artifacts")])
+def test_a_missing_extra_says_what_to_install(arguments: tuple[str, ...]) -> None:
+    result = without_torch(*arguments)
     assert result.returncode == 2
     assert result.stderr == (
-        "error: `scanline train` needs torch, which is not installed: pip install 'scanline[train]'\n"
+        f"error: `scanline {arguments[0]}` needs torch, which is not installed: "
+        f"pip install 'scanline[{arguments[0]}]'\n"
     )
+
+
+@pytest.mark.parametrize("name", ["train", "export"])
+def test_a_command_explains_itself_without_its_extra(name: str) -> None:
+    result = without_torch(name, "--help")
+    assert result.returncode == 0, result.stderr
+    assert "--out PATH" in result.stdout
 
 
 def test_the_public_names_are_there() -> None:

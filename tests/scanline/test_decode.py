@@ -140,6 +140,12 @@ def test_a_path_and_an_open_file_are_read(tmp_path: Path) -> None:
         to_rows(tmp_path / "none.png")
 
 
+def test_a_file_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scanline.files.MAX_FILE_BYTES", 2**20)
+    with pytest.raises(InputError, match="can't read /dev/zero: it is larger than 1 MiB"):
+        to_rows(Path("/dev/zero"))
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

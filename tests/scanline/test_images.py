@@ -90,7 +90,7 @@ def test_a_file_that_cannot_be_read_is_an_error_of_its_own(tmp_path: Path) -> No
 
 
 def test_a_file_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MAX_FILE_BYTES", 2**20)
+    monkeypatch.setattr("scanline.files.MAX_FILE_BYTES", 2**20)
     endless, fine = items(["/dev/zero", FILE])
     assert endless.error == "can't read /dev/zero: it is larger than 1 MiB"
     assert fine.encoded == CONTENT

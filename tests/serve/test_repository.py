@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from scanline import manifest
 from scanline.inference import open_inference_pb2 as oip
@@ -21,7 +22,8 @@ from tests.faults.server import until
 from tests.serve.conftest import ServerProcess, serving
 from tests.serve.published import FLOAT32, INT8, publish
 from tests.serve.test_digits import refusal
-from tests.serve.test_lifecycle import failed_start
+from tests.serve.test_lifecycle import NOT_SERVING, SERVING, failed_start
+from tests.serve.test_metrics import get
 
 SOON = 0.02  # seconds between looks at the folder
 
@@ -226,6 +228,47 @@ def test_unloading_takes_the_model_out_of_service_until_it_is_loaded(
     triton.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="digits-image"))
     assert current(stub) == "2"
     assert triton.ServerReady(oip.ServerReadyRequest()).ready
+
+
+@pytest.mark.parametrize("settings", [{"metrics_listen": "127.0.0.1:0"}])
+def test_a_server_whose_model_is_unloaded_asks_for_no_traffic(
+    server: Server, channel: grpc.Channel, stub: DigitsStub, triton: GRPCInferenceServiceStub
+) -> None:
+    health = health_pb2_grpc.HealthStub(channel)
+    watch = health.Watch(health_pb2.HealthCheckRequest(service="scanline.v1.Digits"))
+    assert next(watch).status == SERVING
+    triton.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="digits"))
+    assert next(watch).status == NOT_SERVING
+    for service in ("", "scanline.v1.Digits", "inference.GRPCInferenceService"):
+        assert health.Check(health_pb2.HealthCheckRequest(service=service)).status == NOT_SERVING
+    assert get(server.metrics_address, "/readyz") == (503, "not serving\n")
+    assert get(server.metrics_address, "/healthz") == (200, "alive\n")
+    for call in (
+        lambda: stub.GetModel(pb.GetModelRequest()),
+        lambda: next(stub.ClassifyRows(iter([pb.ClassifyRowsRequest(rows=bytes(28))]))),
+        lambda: next(stub.ClassifyStream(iter([pb.ClassifyRequest(pixels=bytes(784))]))),
+    ):
+        assert refusal(call) == (grpc.StatusCode.UNAVAILABLE, "the model is unloaded")
+    triton.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="digits"))
+    assert next(watch).status == SERVING
+    assert get(server.metrics_address, "/readyz") == (200, "ready\n")
+    watch.cancel()
+
+
+def test_a_load_that_finds_nothing_sound_leaves_the_model_unloaded(
+    models: Path, server: Server, stub: DigitsStub, triton: GRPCInferenceServiceStub
+) -> None:
+    triton.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="digits"))
+    publish(models, 1, spoil=truncated)
+    request = oip.RepositoryModelLoadRequest(model_name="digits")
+    assert refusal(lambda: triton.RepositoryModelLoad(request))[0] is grpc.StatusCode.FAILED_PRECONDITION
+    assert answer(stub, "") == "UNAVAILABLE: the model is unloaded"
+    state, reason = index(triton)["1"]
+    assert state == "UNAVAILABLE"
+    assert "onnxruntime can't load the model" in reason
+    publish(models, 1)
+    triton.RepositoryModelLoad(request)
+    assert current(stub) == "1"
 
 
 def test_loading_goes_by_what_is_there_now(

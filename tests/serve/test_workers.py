@@ -22,6 +22,7 @@ from scanline.v1.digits_pb2_grpc import DigitsStub
 from tests.faults.server import until
 from tests.serve.conftest import PATIENCE, ServerProcess
 from tests.serve.test_credentials import NEW_CONNECTION
+from tests.serve.test_digits import refusal
 from tests.serve.test_lifecycle import failed_start
 from tests.serve.test_metrics import get, samples
 
@@ -83,6 +84,9 @@ def test_the_workers_share_the_port_and_are_counted_as_one(start_server: StartSe
     code, log = server.end()
     assert code == 0
     assert all(f'"worker": {number}' in log for number in range(1, WORKERS + 1))
+    started = [event for event in server.events if event["event"] == "worker serving"]
+    assert len(started) == WORKERS
+    assert not any("metrics_address" in event for event in started)  # it is the supervisor's
     assert log.count('"event": "answered"') == 40
 
 
@@ -149,14 +153,37 @@ def test_what_one_is_told_to_load_and_unload_all_do(start_server: StartServer) -
         stub = GRPCInferenceServiceStub(channel)
         stub.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="digits"), timeout=PATIENCE)
     assert on_new_connections(shared, is_ready) == {False}
+    assert get(shared.metrics_address, "/readyz") == (503, "not serving\n")
     os.kill(min(shared.workers()), signal.SIGKILL)
     until(lambda: shared.has("scanline_worker_restarts_total", 1), "the worker is started again")
     until(lambda: shared.has("scanline_workers", WORKERS), "it serves again")
     until(lambda: on_new_connections(shared, is_ready) == {False}, "it does as the others were told")
+    assert get(shared.metrics_address, "/readyz")[0] == 503
     with grpc.insecure_channel(shared.address, NEW_CONNECTION) as channel:
         stub = GRPCInferenceServiceStub(channel)
         stub.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="digits"), timeout=PATIENCE)
     assert on_new_connections(shared, is_ready) == {True}
+    assert get(shared.metrics_address, "/readyz") == (200, "ready\n")
+
+
+def test_workers_that_can_load_nothing_ask_for_no_traffic(start_server: StartServer, tmp_path: Path) -> None:
+    model = tmp_path / "digits.onnx"
+    shutil.copy(find(None), model)
+    good = model.read_bytes()
+    arguments = ("--workers", str(WORKERS), "--metrics-listen", "127.0.0.1:0", "--admin", "--model", str(model))
+    server = start_server(*arguments)
+    shared = Shared(server.process, server.wait_for("serving"))
+    with grpc.insecure_channel(shared.address, NEW_CONNECTION) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        load = oip.RepositoryModelLoadRequest(model_name="digits")
+        stub.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="digits"), timeout=PATIENCE)
+        model.write_bytes(good[:1000])
+        code, _ = refusal(lambda: stub.RepositoryModelLoad(load, timeout=PATIENCE))
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert get(shared.metrics_address, "/readyz")[0] == 503
+        model.write_bytes(good)
+        stub.RepositoryModelLoad(load, timeout=PATIENCE)
+        assert get(shared.metrics_address, "/readyz")[0] == 200
 
 
 def test_a_halted_worker_costs_a_scrape_nothing_but_what_it_counted_last(shared: Shared) -> None:

@@ -71,7 +71,7 @@ def test_the_presets_keep_their_size() -> None:
 
 @pytest.mark.parametrize(
     ("preset", "name"),
-    [("seed", "projection-128-lstm-128"), ("edge", "lstm-126"), ("accurate", "columns-bidirectional-lstm-2x224")],
+    [("seed", "projection-128-lstm-128"), ("edge", "lstm-126"), ("accurate", "columns-bidirectional-lstm-126")],
 )
 def test_an_architecture_has_a_name_for_the_card(preset: str, name: str) -> None:
     assert PRESETS[preset].architecture.name == name
