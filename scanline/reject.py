@@ -22,8 +22,8 @@ CONFIDENCE: Final = "confidence"
 # Without a pixel this dark there is no ink: 64 of 255.
 FAINTEST: Final = 64 / 255
 # The more strokes lie beside each other, the surer the network has to be. A row of a digit's ink meets 1.3 of them, on
-# average over its rows; each one beyond this many asks for so much energy above the card's threshold. More above it than
-# the last number is enough for anything, which spares most digits the counting.
+# average over its rows; each one beyond this many asks for so much energy above the card's threshold. More above it
+# than the last number is enough for anything, which spares most digits the counting.
 FEW_STROKES: Final = 1.24
 ENERGY_PER_STROKE: Final = 2.5
 ENERGY_ENOUGH: Final = 3.0

@@ -30,9 +30,9 @@ MOST_IN_ROW: Final = 2.15
 # degrees it is no one.
 BAR: Final = 0.25
 LYING: Final = 50.0
-# Nor is a straight line, narrower still, that leaves the picture twice: with room beside it, this share of its length; or
-# with little, if the picture's edge cuts its ends straight off, so that its ink is as wide there as this share of its
-# pen. A one that was cut out along its outline has round ends, or no room at all.
+# Nor is a straight line, narrower still, that leaves the picture twice: with room beside it, this share of its length;
+# or with little, if the picture's edge cuts its ends straight off, so that its ink is as wide there as this share of
+# its pen. A one that was cut out along its outline has round ends, or no room at all.
 STRAIGHT: Final = 0.15
 ROOM_BESIDE: Final = 0.15
 LITTLE_ROOM: Final = 0.01

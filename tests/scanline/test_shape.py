@@ -110,8 +110,20 @@ ROW, COLUMN = np.indices((180, 180))
         page([(70, 160), (80, 40), (120, 160), (130, 40)], 5),
     ],
     ids=[
-        "uniform", "normal", "pepper", "stripes", "checks", "ruled", "dots", "scribble", "dash", "line through",
-        "diagonal", "line through a narrow picture", "thick dash", "zigzag",
+        "uniform",
+        "normal",
+        "pepper",
+        "stripes",
+        "checks",
+        "ruled",
+        "dots",
+        "scribble",
+        "dash",
+        "line through",
+        "diagonal",
+        "line through a narrow picture",
+        "thick dash",
+        "zigzag",
     ],
 )
 def test_what_no_one_would_write_is_no_digit(picture: Image.Image | Pixels) -> None:
