@@ -21,13 +21,6 @@ ENERGY: Final = "energy"
 CONFIDENCE: Final = "confidence"
 # Without a pixel this dark there is no ink: 64 of 255.
 FAINTEST: Final = 64 / 255
-# The more strokes lie beside each other, the surer the network has to be. A row of a digit's ink meets 1.3 of them, on
-# average over its rows; each one beyond this many asks for so much energy above the card's threshold. More above it
-# than the last number is enough for anything, which spares most digits the counting.
-FEW_STROKES: Final = 1.24
-ENERGY_PER_STROKE: Final = 2.5
-ENERGY_ENOUGH: Final = 3.0
-STROKE_LEVEL: Final = 0.5
 # What `codes` gives are indices into these.
 REASONS: Final[tuple[RejectReason | None, ...]] = (None, *RejectReason)
 
@@ -40,8 +33,6 @@ def reasons(
     own: Sequence[RejectReason | None] = (),
 ) -> list[RejectReason | None]:
     """Say of each image why its answer should not be trusted, or None.
-
-    The card's `energy` is what an image with few strokes needs; one with many needs more.
 
     Args:
         rows: float32 [n, 28, 28], 0 background to 1 ink, what the network saw.
@@ -63,8 +54,7 @@ def codes(
         confidences = np.maximum.reduce(probabilities, axis=1).astype(np.float64)  # as exact as a Prediction's
         result[confidences < card.reject[CONFIDENCE]] = REASONS.index(RejectReason.LOW_CONFIDENCE)
     if ENERGY in card.reject:
-        lacking = _lacks_energy(rows, energy(logits) - np.float32(card.reject[ENERGY]))
-        result[lacking] = REASONS.index(RejectReason.NOT_A_DIGIT)
+        result[energy(logits) < card.reject[ENERGY]] = REASONS.index(RejectReason.NOT_A_DIGIT)
     result[np.maximum.reduce(rows, axis=(1, 2)) < FAINTEST] = REASONS.index(RejectReason.BLANK)
     return result
 
@@ -78,15 +68,3 @@ def energy(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     sums = np.add.reduce(np.exp(logits - largest), axis=1)
     result: NDArray[np.float32] = largest[:, 0] + np.log(sums)
     return result
-
-
-def _lacks_energy(rows: NDArray[np.float32], above: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Tell which images, float32 [n, 28, 28], have too little energy, float32 [n] above the card's threshold."""
-    lacking = above < 0
-    doubted = np.flatnonzero(~lacking & (above < ENERGY_ENOUGH))
-    if len(doubted):
-        ink = rows[doubted] >= STROKE_LEVEL
-        begun = np.count_nonzero(ink[:, :, 0], axis=1) + np.count_nonzero(ink[:, :, 1:] > ink[:, :, :-1], axis=(1, 2))
-        strokes = begun / np.maximum(np.count_nonzero(ink.any(axis=2), axis=1), 1)
-        lacking[doubted] = above[doubted] < ENERGY_PER_STROKE * (strokes - FEW_STROKES)
-    return lacking

@@ -16,9 +16,8 @@ import pytest
 from PIL import Image
 
 from scanline import Client, Prediction, Reader, RejectReason, samples
-from scanline.contract import METADATA_PREFIX, to_network
+from scanline.contract import METADATA_PREFIX
 from scanline.model import find
-from scanline.reject import energy as energies
 from tests.serve.conftest import serving
 
 NEVER = 1e6  # no energy is as large
@@ -80,17 +79,6 @@ def test_a_card_s_thresholds_reject(tmp_path: Path, lenient: Path) -> None:
                 found, blank = engine.classify([SAMPLE, page(tmp_path)])
                 assert (found.digit, found.reason, found.rejected) == (answer.digit, reason, reason is not None)
                 assert blank.reason is RejectReason.BLANK
-
-
-def test_many_strokes_beside_each_other_need_more_energy(tmp_path: Path, lenient: Path) -> None:
-    bars, bar = np.zeros((2, 28, 28), np.uint8)
-    bars[4:24, 5:22:4], bar[4:24, 12:15] = 255, 255
-    logits = Reader(lenient).model.run(to_network(np.stack([bars, bar])))
-    for pixels, energy, reason in zip((bars, bar), energies(logits), (RejectReason.NOT_A_DIGIT, None), strict=True):
-        model = model_with(tmp_path, energy=float(energy) - 2)
-        with serving(model=model) as server, Client(server.address) as client:
-            for engine in (Reader(model), client):
-                assert engine.classify(pixels)[0].reason is reason
 
 
 def test_min_confidence_takes_the_place_of_the_card_s(tmp_path: Path) -> None:
