@@ -83,7 +83,7 @@ def _is_line(ink: Mask, box: Mask) -> bool:
     (down, both), (_, across) = np.cov(np.nonzero(box), bias=True).tolist()
     middle, reach = (down + across) / 2, math.hypot((down - across) / 2, both)
     lean = abs(math.degrees(math.atan2(2 * both, down - across))) / 2
-    narrow = max(middle - reach, 0) / (middle + reach)
+    narrow: float = max(middle - reach, 0) / (middle + reach)
     if lean > LYING:
         return narrow <= BAR**2
     if narrow > STRAIGHT**2:
