@@ -83,11 +83,10 @@ def _is_line(ink: Mask, box: Mask) -> bool:
     (down, both), (_, across) = np.cov(np.nonzero(box), bias=True).tolist()
     middle, reach = (down + across) / 2, math.hypot((down - across) / 2, both)
     lean = abs(math.degrees(math.atan2(2 * both, down - across))) / 2
-    narrow: float = max(middle - reach, 0) / (middle + reach)
-    if lean > LYING:
-        return narrow <= BAR**2
-    if narrow > STRAIGHT**2:
+    if middle - reach > (BAR if lean > LYING else STRAIGHT) ** 2 * (middle + reach):
         return False
+    if lean > LYING:
+        return True
     room = max(whole - side for side, whole in zip(box.shape, ink.shape, strict=True)) / max(box.shape)
     leaves = sum(bool(side.any()) for side in (ink[0], ink[-1], ink[:, 0], ink[:, -1]))
     pen = math.sqrt(12 * max(middle - reach, 0))  # the width of a bar of that deviation
