@@ -11,6 +11,7 @@ from serve.parts import FREE, SMALL, too_many
 
 EMPTY_FILE = pb.ClassifyRequest(files=pb.EncodedImages(files=[b""])).SerializeToString()
 Tensor = oip.ModelInferRequest.InferInputTensor
+Contents = oip.InferTensorContents
 GROUP = b"\x7b"  # begins a group that no message has
 
 
@@ -25,8 +26,8 @@ def is_too_much(kind: type[Message], content: bytes) -> bool:
         pb.ClassifyRequest(files=pb.EncodedImages(files=[bytes(70)] * FREE)),
         pb.ClassifyRequest(files=pb.EncodedImages(files=[bytes(70)] * 20 * FREE)),
         oip.ModelInferRequest(inputs=[Tensor(shape=[1024, 28, 28])], raw_input_contents=[bytes(784 * 1024)]),
-        oip.ModelInferRequest(inputs=[Tensor(contents={"fp32_contents": [0.5] * 784 * 100})]),
-        oip.ModelInferRequest(inputs=[Tensor(contents={"bytes_contents": [bytes(70)] * FREE})]),
+        oip.ModelInferRequest(inputs=[Tensor(contents=Contents(fp32_contents=[0.5] * 784 * 100))]),
+        oip.ModelInferRequest(inputs=[Tensor(contents=Contents(bytes_contents=[bytes(70)] * FREE))]),
     ],
     ids=lambda message: f"{message.ByteSize()}",
 )
@@ -40,7 +41,7 @@ def test_empty_parts_are_counted_wherever_they_stand(start: bytes) -> None:
 
 
 def test_parts_of_parts_are_counted() -> None:
-    contents = oip.InferTensorContents(bytes_contents=[b""] * SMALL)
+    contents = Contents(bytes_contents=[b""] * SMALL)
     assert is_too_much(
         oip.ModelInferRequest, oip.ModelInferRequest(inputs=[Tensor(contents=contents)]).SerializeToString()
     )
