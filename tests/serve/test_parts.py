@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 
 from scanline.inference import open_inference_pb2 as oip
@@ -16,7 +17,7 @@ GROUP = b"\x7b"  # begins a group that no message has
 
 
 def is_too_much(kind: type[Message], content: bytes) -> bool:
-    return too_many(content, kind.DESCRIPTOR)
+    return too_many(content, descriptor_pool.Default().FindMessageTypeByName(kind.DESCRIPTOR.full_name))
 
 
 @pytest.mark.parametrize(
