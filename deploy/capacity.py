@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="How many servers a load takes.")
     parser.add_argument("images", type=float, help="images a second at the busiest hour")
     parser.add_argument(
-        "--cpu-us", type=float, default=160, help="server's CPU time an image, microseconds (default: 160)"
+        "--cpu-us", type=float, default=220, help="server's CPU time an image, microseconds (default: 220)"
     )
     parser.add_argument("--cores", type=int, default=2, help="cores of a machine (default: 2)")
     parser.add_argument("--busy", type=float, default=0.5, help="share of the cores that may be busy (default: 0.5)")

@@ -23,7 +23,7 @@ from scanline.errors import (
 )
 
 if TYPE_CHECKING:
-    from scanline.client import AsyncClient, Client, Tls
+    from scanline.client import AsyncClient, Client, ServedModel, Tls
     from scanline.contract import ModelCard
     from scanline.prediction import Prediction, RejectReason
     from scanline.reader import Reader
@@ -46,6 +46,7 @@ __all__ = [
     "Reader",
     "RejectReason",
     "ScanlineError",
+    "ServedModel",
     "ServiceError",
     "SlowError",
     "Tls",
@@ -60,6 +61,7 @@ _LATE = {
     "Prediction": "scanline.prediction",
     "Reader": "scanline.reader",
     "RejectReason": "scanline.prediction",
+    "ServedModel": "scanline.client",
     "Tls": "scanline.client",
 }
 

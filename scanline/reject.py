@@ -21,6 +21,8 @@ ENERGY: Final = "energy"
 CONFIDENCE: Final = "confidence"
 # Without a pixel this dark there is no ink: 64 of 255.
 FAINTEST: Final = 64 / 255
+# What `codes` gives are indices into these.
+REASONS: Final[tuple[RejectReason | None, ...]] = (None, *RejectReason)
 
 
 def reasons(
@@ -39,16 +41,21 @@ def reasons(
         card: the model's.
         own: what `preprocess.steps` found in the picture of each image, if they were files; this comes first.
     """
-    result = list(own) or [None] * len(rows)
-    found = {RejectReason.BLANK: rows.max(axis=(1, 2)) < FAINTEST}
-    if ENERGY in card.reject:
-        found[RejectReason.NOT_A_DIGIT] = energy(logits) < card.reject[ENERGY]
+    found = [REASONS[code] for code in codes(rows, logits, probabilities, card).tolist()]
+    return [first or other for first, other in zip(own, found, strict=True)] if own else found
+
+
+def codes(
+    rows: NDArray[np.float32], logits: NDArray[np.float32], probabilities: NDArray[np.float32], card: ModelCard
+) -> NDArray[np.uint8]:
+    """Say the same of images that were no files, as indices into REASONS, uint8 [n]. The arguments are as above."""
+    result = np.zeros(len(rows), np.uint8)  # where several reasons hold, the last of these stands
     if CONFIDENCE in card.reject:
-        confidences = probabilities.max(axis=1).astype(np.float64)  # as exact as a Prediction's
-        found[RejectReason.LOW_CONFIDENCE] = confidences < card.reject[CONFIDENCE]
-    for reason, where in found.items():
-        for image in np.flatnonzero(where).tolist():
-            result[image] = result[image] or reason
+        confidences = np.maximum.reduce(probabilities, axis=1).astype(np.float64)  # as exact as a Prediction's
+        result[confidences < card.reject[CONFIDENCE]] = REASONS.index(RejectReason.LOW_CONFIDENCE)
+    if ENERGY in card.reject:
+        result[energy(logits) < card.reject[ENERGY]] = REASONS.index(RejectReason.NOT_A_DIGIT)
+    result[np.maximum.reduce(rows, axis=(1, 2)) < FAINTEST] = REASONS.index(RejectReason.BLANK)
     return result
 
 
@@ -57,6 +64,7 @@ def energy(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
     It is the negative free energy at temperature 1 (Liu et al. 2020, Energy-based out-of-distribution detection).
     """
-    largest = logits.max(axis=1)
-    result: NDArray[np.float32] = largest + np.log(np.exp(logits - largest[:, np.newaxis]).sum(axis=1))
+    largest = np.maximum.reduce(logits, axis=1, keepdims=True)
+    sums = np.add.reduce(np.exp(logits - largest), axis=1)
+    result: NDArray[np.float32] = largest[:, 0] + np.log(sums)
     return result

@@ -13,9 +13,10 @@ import grpc
 import structlog
 
 from serve import status
-from serve.errors import CallError, CancelledError, ExpiredError, StoppingError
+from serve.errors import CallError, CancelledError, ExpiredError, FullError, StoppingError
 
 REQUEST_ID: Final = "x-request-id"
+RETRY_AFTER: Final = 0.05  # seconds that a caller is told to stay away when too many calls are under way
 _ACCEPTABLE_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 log = structlog.get_logger("scanline.call")
@@ -81,6 +82,12 @@ class Calls:
         if not context.add_callback(self._end):
             self._end()
         return Call(self, method, context)
+
+    def turn_away(self, method: str, context: Context, most: int) -> tuple[grpc.StatusCode, str]:
+        """Refuse a call since so many, the most that may be, are under way; give what to answer it with."""
+        return self.begin(method, context).fail(
+            FullError(f"{most} calls are under way, the most that may be", RETRY_AFTER)
+        )
 
     def _end(self) -> None:
         with self._changed:

@@ -42,20 +42,19 @@ def response_of(answers: Answers, version: str, *, probabilities: bool) -> pb.Cl
     """Turn answers into a message, with all ten probabilities of each image if they were asked for."""
     response = pb.ClassifyResponse(model_version=version)
     add = response.predictions.add
-    answered = zip(answers.probabilities.tolist(), answers.reasons, strict=True)
+    digits = answers.probabilities.argmax(axis=1).tolist()
+    answered = zip(answers.probabilities.tolist(), digits, answers.reasons, strict=True)
     for error in answers.errors:
         if error is not None:
             add(digit=-1, error=error)
             continue
-        row, reason = next(answered)
-        confidence = max(row)
-        add(
-            digit=row.index(confidence),
-            confidence=confidence,
-            probabilities=row if probabilities else None,
-            rejected=reason is not None,
-            reason=None if reason is None else REASONS[reason],
-        )
+        row, digit, reason = next(answered)
+        prediction = add(digit=digit, confidence=row[digit])
+        if reason is not None:
+            prediction.rejected = True
+            prediction.reason = REASONS[reason]
+        if probabilities:
+            prediction.probabilities.extend(row)
     return response
 
 

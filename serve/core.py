@@ -20,11 +20,12 @@ from scanline.errors import InputError
 from scanline.model import STEP_FILE, StepModel
 from scanline.prediction import RejectReason, softmax
 from scanline.preprocess import steps
+from scanline.reject import REASONS
 from serve.batcher import Batcher, Ticket
 from serve.errors import BadRequestError, CallError, ExpiredError, NotAvailableError
 from serve.repository import CURRENT, Repository
 from serve.statistics import FILES_MODEL, ROWS_MODEL, ModelKey, Statistics, Times
-from serve.version import LOGITS, PROBABILITIES, REASON, REASONS, Version
+from serve.version import LOGITS, PROBABILITIES, REASON, Version
 
 
 class Trace(Protocol):
@@ -161,12 +162,11 @@ class Pending:
 
     def _reasons(self, found: NDArray[np.float32]) -> list[RejectReason | None]:
         """Give each image's reason to be rejected, the file's own before what the network's input and answer show."""
-        reasons = [REASONS[int(index)] for index in found.tolist()]
+        reasons = [REASONS[code] for code in found.astype(np.uint8).tolist()]
         if self._images.reasons:
             reasons = [own or other for own, other in zip(self._images.reasons, reasons, strict=True)]
-        for reason in reasons:
-            if reason is not None:
-                self.version.counters[self._model].rejected(reason)
+        if any(reasons):
+            self.version.counters[self._model].rejected(reason for reason in reasons if reason is not None)
         return reasons
 
     def _count(self, images: int, times: Times) -> None:

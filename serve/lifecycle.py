@@ -269,12 +269,12 @@ def _transport(
                 deferred,
                 slow,
                 service.work,
-                loops=settings.instances + 1,  # one is there for calls while the others run the model
+                loops=settings.instances + 1,  # one is there for calls if the others never come back from the model
                 threads=settings.threads,
                 max_calls=settings.max_calls,
                 options=options,
             )
-    return ThreadServer(interceptor, max_calls=settings.max_calls, options=options)
+    return ThreadServer(interceptor, calls, max_calls=settings.max_calls, options=options)
 
 
 def _tracer(settings: ServeSettings) -> Tracer | None:

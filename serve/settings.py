@@ -88,10 +88,10 @@ class ServeSettings(Settings):
     )
     threads: int = Field(64, ge=2, le=1024, description="threads for streams and for reading image files")
     instances: int = Field(
-        default_factory=_each(sizing.cores_each),
+        default_factory=_each(sizing.instances),
         ge=1,
         le=256,
-        description="runs of the model at once in each process; all together one a core",
+        description="runs of the model at once in each process; all together one a core, if there is memory",
     )
     model_threads: int = Field(1, ge=1, le=256, description="onnxruntime's threads in one run")
 

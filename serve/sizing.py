@@ -1,10 +1,11 @@
 """How large messages, pictures and crowds may be, by default, in the memory that there is.
 
 Whatever callers send, the sum of what the server holds for them must stay below its limit: a kernel that runs out of
-memory ends the process and with it everybody's calls. So below 4 GiB, what is left beside the server itself is shared
-out: to the calls that may be under way, each with the largest message; to the largest pictures; to the streams. The
-rest is for connections, which cost up to 0.4 MB each while refused messages come in on them. Workers that share a port
-share the memory and the cores. `docs/serving.md` has the outcome for some sizes, tests/compose tries it.
+memory ends the process and with it everybody's calls. So what is left beside the server itself is shared out: to the
+calls that may be under way, each with the largest message; to the largest pictures, of which each run of the model may
+have one; to the streams. The rest is for connections, which cost up to 0.4 MB each while refused messages come in on
+them. Workers that share a port share the memory and the cores. `docs/edge.md` has the outcome for some sizes,
+tests/compose tries it.
 """
 
 from __future__ import annotations
@@ -19,15 +20,14 @@ MIB: Final = 2**20
 SERVER: Final = 120 * MIB
 LEAST_ROOM: Final = 24 * MIB
 AMPLE: Final = 4096 * MIB
-PLENTY: Final = 2**50  # more than the largest of everything takes
 FOR_CALLS: Final = 0.3
 FOR_PICTURES: Final = 0.2
-FOR_STREAMS: Final = 0.1
+FOR_STREAMS: Final = 0.2
 BYTES_PER_MESSAGE_BYTE: Final = 2  # as it came, and as Python has it
 BYTES_PER_PIXEL: Final = 12  # while a picture in colour is decoded and turned upright
 MESSAGES_PER_STREAM: Final = 14  # what a stream was seen to hold: it is read ahead of its answers
 MESSAGE: Final = (MIB, 16 * MIB)  # at least 1,024 images of 784 bytes
-CROWD: Final = 128  # callers at once that a small machine should have room for, at the price of smaller messages
+CROWD: Final = 128  # callers at once for which there should be room, at the price of smaller messages
 CALLS: Final = (8, 1024)
 STREAMS: Final = (1, 32)
 PIXELS: Final = (MIB, MAX_PIXELS)
@@ -49,13 +49,13 @@ def max_streams(workers: int) -> int:
 
 
 def max_pixels(workers: int) -> int:
-    """Give the most pixels of a picture, of which as many are decoded at once as there are cores."""
-    return _within(PIXELS, _room(workers) * FOR_PICTURES / cores_each(workers) / BYTES_PER_PIXEL)
+    """Give the most pixels of a picture, of which as many are decoded at once as there are instances."""
+    return _within(PIXELS, _for_pictures(workers) / instances(workers))
 
 
-def cores_each(workers: int) -> int:
-    """Give the cores of each of so many workers."""
-    return max(1, cores() // workers)
+def instances(workers: int) -> int:
+    """Give how many runs of the model there may be at once: one a core, and for each room for a picture."""
+    return _within((1, max(1, cores() // workers)), _for_pictures(workers) / PIXELS[0])
 
 
 def may_read_ahead(workers: int) -> bool:
@@ -67,8 +67,12 @@ def may_read_ahead(workers: int) -> bool:
 
 
 def _room(workers: int) -> int:
-    each = memory() // workers
-    return max(each - SERVER, LEAST_ROOM) if each < AMPLE else PLENTY
+    return max(memory() // workers - SERVER, LEAST_ROOM)
+
+
+def _for_pictures(workers: int) -> float:
+    """Give how many pixels may be decoded at once."""
+    return _room(workers) * FOR_PICTURES / BYTES_PER_PIXEL
 
 
 def _for_messages(workers: int) -> float:

@@ -10,7 +10,7 @@ import copy
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Final, Literal, NamedTuple
 
@@ -188,10 +188,12 @@ class ModelCounter:
             self._counts.failed[reason] = self._counts.failed.get(reason, 0) + 1
             self._counts.failed_total += seconds
 
-    def rejected(self, reason: str) -> None:
-        """Count an image whose answer should not be trusted."""
+    def rejected(self, reasons: Iterable[str]) -> None:
+        """Count images whose answers should not be trusted, each by its reason."""
+        rejected = self._counts.rejected
         with self._lock:
-            self._counts.rejected[reason] = self._counts.rejected.get(reason, 0) + 1
+            for reason in reasons:
+                rejected[reason] = rejected.get(reason, 0) + 1
 
     def counts(self) -> Counts:
         """Give a copy of the counts as they stand."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scanline import reject
 from scanline.contract import CLASSES, ModelCard
 from scanline.model import Model, StepModel
-from scanline.prediction import RejectReason, softmax
+from scanline.prediction import softmax
 from serve.folder import Stamp
 from serve.statistics import ModelCounter
 
@@ -20,10 +20,8 @@ from serve.statistics import ModelCounter
 # call.
 LOGITS: Final = slice(0, CLASSES)
 PROBABILITIES: Final = slice(CLASSES, 2 * CLASSES)
-REASON: Final = 2 * CLASSES
+REASON: Final = 2 * CLASSES  # an index into reject.REASONS
 WIDTH: Final = 2 * CLASSES + 1
-# The reason column holds an index into these.
-REASONS: Final[tuple[RejectReason | None, ...]] = (None, *RejectReason)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,9 +55,8 @@ class Version:
         logits = self.model.run(rows)
         self.runs.ran(len(rows), time.monotonic() - started)
         probabilities = softmax(logits, self.card.temperature)
-        reasons = reject.reasons(rows, logits, probabilities, self.card)
         answers = np.empty((len(rows), WIDTH), np.float32)
         answers[:, LOGITS] = logits
         answers[:, PROBABILITIES] = probabilities
-        answers[:, REASON] = [REASONS.index(reason) for reason in reasons]
+        answers[:, REASON] = reject.codes(rows, logits, probabilities, self.card)
         return answers

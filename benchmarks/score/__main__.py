@@ -1,8 +1,7 @@
 """What scoring files costs beside reading them: `python -m benchmarks.score`, or with `--memory` what it holds.
 
 Each line is a whole command, its start included, over the same 28x28 PNG files on the same cores; the commands take
-turns and the medians are given. `--memory` scores ten thousand files and a hundred times as many, and gives the largest
-memory of all processes together (their proportional set size, looked at four times a second).
+turns and the medians are given. `--memory` is benchmarks.score.memory.
 """
 
 from __future__ import annotations
@@ -15,18 +14,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.table import Table
 
+from benchmarks.score import ENVIRONMENT
 from benchmarks.score.files import make
+from benchmarks.score.memory import memory
 from scanline.console import out
-
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SCANLINE_")}
-FEW, MANY = 10_000, 1_000_000
-LOOK_SECONDS = 0.25
 
 
 def main() -> None:
@@ -34,11 +31,11 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--files", type=int, default=50_000, help="how many (default: 50000)")
     options.add_argument("--repeats", type=int, default=3, help="how often each command runs (default: 3)")
-    options.add_argument("--memory", action="store_true", help=f"compare the memory of {FEW:,} and {MANY:,} files")
+    options.add_argument("--memory", action="store_true", help="compare the memory of few and of many files")
     given = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="scanline-score-") as folder:
         if given.memory:
-            _memory(Path(folder))
+            memory(Path(folder))
         else:
             _speed(Path(folder), given.files, given.repeats)
 
@@ -71,38 +68,6 @@ def _speed(folder: Path, files: int, repeats: int) -> None:
         rate = files / statistics.median(taken)
         table.add_row(name, f"{rate:,.0f}", f"{rate / alone:.2f}", f"{rate / plain:.2f}")
     out.print(table)
-
-
-def _memory(folder: Path) -> None:
-    table = Table("files", "images/s", "memory MB")
-    for files in (FEW, MANY):
-        make(folder / f"scans{files}", files)
-        started = time.perf_counter()
-        command = ["-m", "scanline", "score", str(folder / f"scans{files}"), "--output", str(folder / "out.csv")]
-        peak = _peak(command)
-        table.add_row(f"{files:,}", f"{files / (time.perf_counter() - started):,.0f}", f"{peak:.0f}")
-    out.print(table)
-
-
-def _peak(command: Sequence[str]) -> float:
-    """Run a command and give the largest memory of it and its children, in MB (10^6 bytes)."""
-    peak = 0.0
-    with subprocess.Popen([sys.executable, *command], env=ENVIRONMENT, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-            with suppress(FileNotFoundError):
-                peak = max(peak, sum(map(_resident, [process.pid, *map(int, children.read_text().split())])))
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(LOOK_SECONDS)
-    assert process.returncode == 0
-    return peak
-
-
-def _resident(pid: int) -> float:
-    with suppress(FileNotFoundError, ProcessLookupError):
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
-    return 0.0
 
 
 @contextmanager

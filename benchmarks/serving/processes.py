@@ -21,7 +21,10 @@ from scanline.errors import UsageError
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 
-SCANLINE: Final = ("-m", "scanline", "serve", "--listen", "127.0.0.1:0", "--log-format", "json")
+# The calls at once that a large machine admits, whatever the memory of this one.
+SCANLINE: Final = (
+    "-m", "scanline", "serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--max-calls", "1024"
+)  # fmt: skip
 SERVERS: Final[Mapping[str, Sequence[str]]] = {
     "loop": (*SCANLINE, "--transport", "loop"),
     "threads": (*SCANLINE, "--transport", "threads"),

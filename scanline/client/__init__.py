@@ -10,6 +10,7 @@ messages.py    images to requests, responses to predictions
 
 from scanline.client.blocking import Client
 from scanline.client.connection import Tls
+from scanline.client.messages import ServedModel
 from scanline.client.tasks import AsyncClient
 
-__all__ = ["AsyncClient", "Client", "Tls"]
+__all__ = ["AsyncClient", "Client", "ServedModel", "Tls"]

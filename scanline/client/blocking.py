@@ -9,8 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from scanline.client.connection import TIMEOUT, Connection, Tls
-from scanline.client.messages import Limits, Part, model_of, predictions_of, split
-from scanline.contract import ModelCard
+from scanline.client.messages import Limits, Part, ServedModel, model_of, predictions_of, split
 from scanline.images import Image, items
 from scanline.prediction import Prediction
 from scanline.v1 import digits_pb2 as pb
@@ -64,8 +63,8 @@ class Client:
         """Close the channels; calls under way, and later ones, end with ClosedError."""
         self._connection.close()
 
-    def model(self) -> tuple[str, ModelCard]:
-        """Ask for the version and the card of the model that answers.
+    def model(self) -> ServedModel:
+        """Ask for the model that answers: its version, file and card.
 
         Raises:
             ServiceError: there is no answer; its class says why.

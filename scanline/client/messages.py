@@ -129,12 +129,26 @@ def _prediction_of(message: pb.Prediction, *, probabilities: bool) -> Prediction
     )
 
 
-def model_of(message: pb.GetModelResponse) -> tuple[str, ModelCard]:
-    """Give the version and the card that a message holds.
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """The model that a server answers with.
+
+    Attributes:
+        version: what the server calls it, such as ``"3"``.
+        file: which file it is: the first 12 hexadecimal digits of its SHA-256, as scanline.Reader's `model.version`.
+        card: what the file says of itself.
+    """
+
+    version: str
+    file: str
+    card: ModelCard
+
+
+def model_of(message: pb.GetModelResponse) -> ServedModel:
+    """Give the model that a message describes.
 
     Raises:
         ModelError: the card keeps to another contract than this release.
     """
-    return message.model_version, ModelCard.from_metadata(
-        {METADATA_PREFIX + key: value for key, value in message.card.items()}
-    )
+    card = ModelCard.from_metadata({METADATA_PREFIX + key: value for key, value in message.card.items()})
+    return ServedModel(message.model_version, message.file, card)

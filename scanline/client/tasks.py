@@ -12,8 +12,7 @@ import numpy as np
 
 from scanline.client.connection import TIMEOUT, Connection, Tls
 from scanline.client.gather import Answer, Gatherer
-from scanline.client.messages import Limits, model_of, pixels_part, split
-from scanline.contract import ModelCard
+from scanline.client.messages import Limits, ServedModel, model_of, pixels_part, split
 from scanline.images import Image, items
 from scanline.prediction import Prediction
 
@@ -56,8 +55,8 @@ class AsyncClient:
         """Close the channels; calls under way, and later ones, end with ClosedError."""
         await asyncio.to_thread(self._connection.close)
 
-    async def model(self) -> tuple[str, ModelCard]:
-        """Ask for the version and the card of the model that answers; raises what scanline.Client.model does."""
+    async def model(self) -> ServedModel:
+        """Ask for the model that answers: its version, file and card; raises what scanline.Client.model does."""
         return model_of(await asyncio.wrap_future(self._connection.describe()))
 
     async def classify(self, images: Image | Iterable[Image], *, probabilities: bool = False) -> list[Prediction]:

@@ -41,10 +41,11 @@ def run(settings: Settings) -> int:  # noqa: ARG001 - it has none, but every com
     """Show each sample as the network sees it, with the server's answer."""
     files = samples.files()
     with _server() as address, Client(address) as client:
-        version, card = client.model()
+        model = client.model()
+        card = model.card
         out.print(
             f"serving [bold]{card.name}[/] ({card.architecture}, {card.precision}, {card.parameters:,} weights, "
-            f"{card.accuracy:.2%} on MNIST's test set; version {version}) on {address}\n"
+            f"{card.accuracy:.2%} on MNIST's test set; version {model.version}) on {address}\n"
         )
         client.classify(files[:1])  # opens the connection, so that the time below is the server's
         started = time.perf_counter()

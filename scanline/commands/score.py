@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 from rich.table import Table
 
@@ -19,6 +19,7 @@ from scanline.commands.engine import EngineSettings, engine
 from scanline.contract import LABELS
 from scanline.decode import FORMATS
 from scanline.errors import InputError, ScanlineError, UsageError
+from scanline.scoring import formats
 from scanline.scoring.engine import BATCH_FILES, Engine
 from scanline.scoring.inputs import count, find, is_manifest
 from scanline.scoring.journal import Kind, journal, partial_folder
@@ -53,6 +54,13 @@ class Settings(EngineSettings):
         default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, description="how many the local engine starts"
     )
 
+    @field_validator("output")
+    @classmethod
+    def _is_table(cls, value: Path) -> Path:
+        if value.suffix not in formats.FORMATS:
+            raise ValueError(f"should end in {', '.join(formats.FORMATS)}")
+        return value
+
 
 def run(settings: Settings) -> int:
     """Write the table and print how it went; 1 if some files could not be read."""
@@ -84,6 +92,8 @@ def run(settings: Settings) -> int:
         console.out.print(f"labelled files: {accuracy(tally.confusion)}; without rejected: {accuracy(tally.accepted)}")
     console.out.print(f"written to {settings.output}", markup=False)
     if errors := tally.statuses["error"]:
+        for line in tally.errors:
+            console.err.print(line, markup=False)
         console.error(f"{errors:,} of {files:,} files could not be read; their rows say why")
     return int(errors > 0)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from scanline.errors import MissingExtraError, UsageError
+from scanline.errors import MissingExtraError
 from scanline.scoring.rows import SHARES, Row
 
 
@@ -27,13 +27,11 @@ class Format(Protocol):
 
 
 def format_of(output: Path, columns: Sequence[str]) -> Format:
-    """Give the format that a file's suffix names.
+    """Give the format that a file's suffix, one of FORMATS, names.
 
     Raises:
-        UsageError: there is none of that suffix, or its extra is not installed.
+        MissingExtraError: its extra is not installed.
     """
-    if output.suffix not in FORMATS:
-        raise UsageError(f"--output ends in {', '.join(FORMATS)}, not {output.name!r}")
     return FORMATS[output.suffix](columns)
 
 

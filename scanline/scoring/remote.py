@@ -15,7 +15,7 @@ class Remote:
     """Reads with servers through a client, which keeps to their limits, retries, and has a few calls on their way.
 
     Attributes:
-        version: of the model that answered first.
+        version: the first 12 hexadecimal digits of the SHA-256 of the model's file, asked for at the start.
     """
 
     def __init__(self, client: Client, *, probabilities: bool) -> None:
@@ -29,7 +29,7 @@ class Remote:
             ServiceError: there is no answer; its class says why.
             ModelError: the server's model keeps to another contract than this release.
         """
-        self.version, _ = client.model()
+        self.version = client.model().file
         self._client = client
         self._probabilities = probabilities
 

@@ -15,7 +15,7 @@ from scanline.contract import CLASSES, LABELS
 from scanline.inference import open_inference_pb2 as pb
 from serve.core import Answers, Request, Trace
 from serve.errors import BadRequestError
-from serve.oip.models import DIGIT, ERROR, LOGITS, PROBABILITIES, REJECTED, Face, Tensor
+from serve.oip.models import DIGIT, ERROR, FACES, LOGITS, PROBABILITIES, REJECTED, Face, Tensor
 
 Parameters = Mapping[str, pb.InferParameter]
 # The outputs that are wanted, in order, each with the number of classes that its answer names; 0 for plain numbers.
@@ -43,6 +43,10 @@ RESERVED_PREFIX: Final = "triton_"
 NUMBERS: Final[Mapping[str, np.dtype[Any]]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 # The field of InferTensorContents for each type.
 FIELDS: Final = {"FP32": "fp32_contents", "UINT8": "uint_contents", "BYTES": "bytes_contents"}
+# What is wanted where a request names no output.
+EVERY_OUTPUT: Final[Mapping[str, Wanted]] = {
+    name: tuple((output.name, 0) for output in face.outputs) for name, face in FACES.items()
+}
 LENGTH: Final = struct.Struct("<I")  # before each element of BYTES
 
 
@@ -98,8 +102,8 @@ def wanted_of(message: pb.ModelInferRequest, face: Face) -> Wanted:
         BadRequestError: one is unknown or there twice, or a parameter of one makes no sense.
     """
     if not message.outputs:
-        return _all_of(face)
-    known = {name for name, _ in _all_of(face)}
+        return EVERY_OUTPUT[face.name]
+    known = {output.name for output in face.outputs}
     wanted: dict[str, int] = {}
     for output in message.outputs:
         if output.name not in known:
@@ -114,7 +118,7 @@ def response_of(message: pb.ModelInferRequest, face: Face, answers: Answers, ver
     """Turn answers into a message."""
     wanted = wanted_of(message, face)
     response = pb.ModelInferResponse()
-    response.CopyFrom(_frame(face, version, len(answers.errors), wanted))
+    response.CopyFrom(_frame(face.name, version, len(answers.errors), wanted))
     response.id = message.id
     if len(answers.logits) < len(answers.errors):
         answers = _spread(answers)
@@ -219,15 +223,10 @@ def _integer(value: pb.InferParameter) -> int:
 
 
 @lru_cache
-def _all_of(face: Face) -> Wanted:
-    return tuple((output.name, 0) for output in face.outputs)
-
-
-@lru_cache
-def _frame(face: Face, version: str, count: int, wanted: Wanted) -> pb.ModelInferResponse:
+def _frame(model: str, version: str, count: int, wanted: Wanted) -> pb.ModelInferResponse:
     """Give a response without its contents: the same for all requests of that many images."""
-    tensors = {output.name: output for output in face.outputs}
-    response = pb.ModelInferResponse(model_name=face.name, model_version=version)
+    tensors = {output.name: output for output in FACES[model].outputs}
+    response = pb.ModelInferResponse(model_name=model, model_version=version)
     for name, classes in wanted:
         if classes:
             response.outputs.add(name=name, datatype="BYTES", shape=[count, classes])
@@ -254,7 +253,7 @@ def _content(answers: Answers, name: str, classes: int) -> bytes:
         digits: NDArray[np.int64] = answers.probabilities.argmax(axis=1)
         if any(answers.errors):
             digits[[error is not None for error in answers.errors]] = NO_DIGIT
-        return digits.astype("<i8").tobytes()
+        return digits.astype("<i8", copy=False).tobytes()
     if name == REJECTED:
         pairs = zip(answers.reasons, answers.errors, strict=True)
         return bytes([reason is not None or error is not None for reason, error in pairs])

@@ -97,5 +97,5 @@ def test_the_loop_from_training_to_serving(project_of: Projects, wheels: Path) -
     log.info("%d calls: median %.4f s, slowest %.4f s, %d above %s s", len(seconds), median, seconds[-1], slow, SLOW)
     assert inspect(project.containers()[0])["State"]["StartedAt"] == started
     with Client(f"127.0.0.1:{project.port}") as client:
-        assert client.model()[1].dataset == "uci"
+        assert client.model().card.dataset == "uci"
         assert len(client.classify(samples.files())) == len(samples.files())

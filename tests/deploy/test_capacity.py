@@ -26,7 +26,7 @@ def test_the_example_is_what_it_prints() -> None:
 def test_the_table_is_what_it_prints(images: str) -> None:
     row = next(line for line in DOCUMENT.splitlines() if line.startswith(f"| {images} |"))
     cells = [cell.strip() for cell in row.strip("|").split("|")][1:]
-    for cost, cores, machines in (("160", *cells[:2]), ("38", *cells[2:])):
+    for cost, cores, machines in (("220", *cells[:2]), ("43", *cells[2:])):
         printed = capacity(images.replace(",", ""), "--cpu-us", cost)
         assert float(re.findall(r"= ([\d.,e-]+) cores of work", printed)[0]) == pytest.approx(
             float(cores.removesuffix(" cores")), rel=0.06

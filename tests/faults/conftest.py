@@ -19,7 +19,8 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def shared_server(transport: str) -> Iterator[BesetServer]:
-    with running("--transport", transport, "--max-streams", "32") as server:
+    # whatever the memory of the machine that runs the tests
+    with running("--transport", transport, "--max-streams", "32", "--max-calls", "1024") as server:
         yield server
 
 

@@ -105,6 +105,30 @@ def test_a_full_server_says_when_to_come_back(held: HeldModel, held_server: Serv
         assert len(next(call for call in calls if call.exception() is None).result(PATIENCE).predictions) == 1024
 
 
+def test_a_call_beyond_the_most_that_may_be_under_way_is_told_when_to_come_back(
+    held: HeldModel, transport: str
+) -> None:
+    with serving(transport=transport, instances=1, max_calls=2) as server, grpc.insecure_channel(server.address) as to:
+        assert held.started.acquire(timeout=PATIENCE)  # the warm-up
+        stub = DigitsStub(to)
+        running = stub.Classify.future(ONE_IMAGE)
+        assert held.started.acquire(timeout=PATIENCE)
+        queued = stub.Classify.future(ONE_IMAGE)
+        with pytest.raises(grpc.RpcError) as error:
+            stub.Classify(ONE_IMAGE, timeout=PATIENCE, metadata=((REQUEST_ID, "order-66"),))
+        assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert error.value.details() == "2 calls are under way, the most that may be"
+        assert int(trailing(error.value)["grpc-retry-pushback-ms"]) > 0
+        assert trailing(error.value)[REQUEST_ID] == "order-66"
+        with pytest.raises(grpc.RpcError) as of_a_stream:
+            next(stub.ClassifyStream(iter([ONE_IMAGE]), timeout=PATIENCE))
+        assert of_a_stream.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert server.statistics.snapshot().calls_failed == {"RESOURCE_EXHAUSTED": 2}
+        held.allowed.release(100)
+        assert len(running.result(PATIENCE).predictions) == 1
+        assert len(queued.result(PATIENCE).predictions) == 1
+
+
 def test_a_deadline_passes_behind_a_stalled_model(held: HeldModel, held_server: Server) -> None:
     with grpc.insecure_channel(held_server.address) as channel:
         stub = DigitsStub(channel)

@@ -26,20 +26,23 @@ def test_a_call_of_the_most_images_fits_into_a_message(
     assert settings.max_images * IMAGE_BYTES < settings.max_message_bytes
 
 
-@pytest.mark.parametrize("memory", [256 * MIB, 512 * MIB, 1024 * MIB, 2048 * MIB, 4095 * MIB])
-def test_what_callers_may_send_at_once_fits_into_the_memory(monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
-    settings = sizes(monkeypatch, memory, 2)
+@pytest.mark.parametrize("cores", [1, 2, 4, 16, 64])
+@pytest.mark.parametrize("memory", [MIB * size for size in (256, 512, 1024, 4095, 4096, 8192, 2**14, 2**16, 2**20)])
+def test_what_callers_may_send_at_once_fits_into_the_memory(
+    monkeypatch: pytest.MonkeyPatch, memory: int, cores: int
+) -> None:
+    settings = sizes(monkeypatch, memory, cores)
     calls = settings.max_calls * settings.max_message_bytes * sizing.BYTES_PER_MESSAGE_BYTE
     streams = settings.max_streams * settings.max_message_bytes * sizing.MESSAGES_PER_STREAM
-    pictures = 2 * settings.max_pixels * sizing.BYTES_PER_PIXEL
+    pictures = settings.instances * settings.max_pixels * sizing.BYTES_PER_PIXEL
     assert sizing.SERVER + calls + streams + pictures <= memory
 
 
-@pytest.mark.parametrize("memory", [4096 * MIB, 2**40])
+@pytest.mark.parametrize("memory", [2**17 * MIB, 2**40])
 def test_plenty_is_no_limit(monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
-    settings = sizes(monkeypatch, memory, 2)
+    settings = sizes(monkeypatch, memory, 16)
     assert (settings.max_message_bytes, settings.max_calls, settings.max_streams) == (16 * MIB, 1024, 32)
-    assert settings.max_pixels == 50_000_000
+    assert (settings.max_pixels, settings.instances) == (50_000_000, 16)
 
 
 def test_several_workers_share_the_memory_and_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

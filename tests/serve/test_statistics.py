@@ -125,10 +125,10 @@ def test_what_several_processes_count_adds_up() -> None:
         counter.ran(8 + number, 0.5)
         counter.succeeded(4, Times(came=0.0, queued=1.0, begun=3.0, ended=6.0, had=10.0))
         counter.failed(FullError("full", 1.0), 0.5)
-        counter.rejected("blank")
+        counter.rejected(["blank"])
         statistics.reloaded("model", "refused")
         statistics.call_failed("NOT_FOUND")
-    processes[1].of("digits", "b").rejected("several")
+    processes[1].of("digits", "b").rejected(["several"])
     total = Snapshot()
     for statistics in processes:
         total.add(statistics.snapshot())
@@ -146,6 +146,6 @@ def test_what_several_processes_count_adds_up() -> None:
 
 def test_a_model_that_is_loaded_again_goes_on_counting() -> None:
     statistics = Statistics()
-    statistics.of("digits", "a").rejected("blank")
-    statistics.of("digits", "a").rejected("blank")
-    assert statistics.snapshot().models["digits", "a"].rejected == {"blank": 2}
+    statistics.of("digits", "a").rejected(["blank"])
+    statistics.of("digits", "a").rejected(["blank", "several"])
+    assert statistics.snapshot().models["digits", "a"].rejected == {"blank": 2, "several": 1}

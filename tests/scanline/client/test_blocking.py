@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from scanline import Client, ClosedError, InputError, ModelError, Reader, UnreachableError, samples
-from scanline.client.messages import MAX_BYTES, MAX_IMAGES
+from scanline.client.messages import MAX_BYTES, MAX_IMAGES, ServedModel
 from scanline.contract import IMAGE_BYTES
 from serve.lifecycle import Server
 from tests.scanline.client.servers import scripted
@@ -185,7 +185,7 @@ def test_no_server_is_said_in_plain_words() -> None:
 
 
 def test_the_client_knows_the_server_s_model(client: Client, reader: Reader) -> None:
-    assert client.model() == ("1", reader.model.card)
+    assert client.model() == ServedModel("1", reader.model.version, reader.model.card)
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:

@@ -145,6 +145,6 @@ def test_all_tasks_hear_that_there_is_no_server() -> None:
 def test_the_client_knows_the_server_s_model(server: Server, reader: Reader) -> None:
     async def ask() -> str:
         async with AsyncClient(server.address) as client:
-            return (await client.model())[1].name
+            return (await client.model()).card.name
 
     assert asyncio.run(ask()) == reader.model.card.name

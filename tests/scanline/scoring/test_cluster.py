@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,12 +56,21 @@ def title(pid: int) -> str:
     return ""
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[TwoNodes]:
+def two_nodes() -> Iterator[TwoNodes]:
     pytest.importorskip("ray", reason="needs the extra ray")
     nodes = TwoNodes()
     yield nodes
     nodes.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[TwoNodes]:
+    yield from two_nodes()
+
+
+@pytest.fixture
+def doomed() -> Iterator[TwoNodes]:
+    yield from two_nodes()
 
 
 def score(*arguments: str | Path, **variables: str) -> subprocess.Popen[str]:
@@ -86,26 +95,50 @@ def test_the_same_rows_as_the_local_engine(cluster: TwoNodes, tmp_path: Path) ->
     assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
 
 
-def test_killed_workers_cost_nothing(cluster: TwoNodes, tmp_path: Path) -> None:
+def read_both_ways(cluster: TwoNodes, folder: Path, look: Callable[[], None]) -> None:
+    """Read many files here and on the cluster, which is looked at all the while; the tables must be the same."""
     listed = "\n".join(map(str, FILES * 43))
-    with score("-", "--output", tmp_path / "local.csv") as local:
+    with score("-", "--output", folder / "local.csv") as local:
         local.communicate(listed)
-    nodes: set[int] = set()
-    with score("-", "--output", tmp_path / "ray.csv", "--engine", "ray", RAY_ADDRESS=cluster.address) as run:
+    with score("-", "--output", folder / "ray.csv", "--engine", "ray", RAY_ADDRESS=cluster.address) as run:
         assert run.stdin is not None
         run.stdin.write(listed)
         run.stdin.close()
         while run.poll() is None:
-            for worker, node in cluster.reading().items():
-                if node not in nodes:  # the first of each node
-                    nodes.add(node)
-                    os.kill(worker, signal.SIGKILL)
+            look()
             with suppress(subprocess.TimeoutExpired):
                 run.wait(0.05)
         assert run.stderr is not None
         assert run.returncode == local.returncode == 0, run.stderr.read()
+    assert (folder / "ray.csv").read_bytes() == (folder / "local.csv").read_bytes()
+
+
+def test_killed_workers_cost_nothing(cluster: TwoNodes, tmp_path: Path) -> None:
+    nodes: set[int] = set()
+
+    def kill_the_first_of_each_node() -> None:
+        for worker, node in cluster.reading().items():
+            if node not in nodes:
+                nodes.add(node)
+                os.kill(worker, signal.SIGKILL)
+
+    read_both_ways(cluster, tmp_path, kill_the_first_of_each_node)
     assert len(nodes) == 2
-    assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
+
+
+def test_a_killed_node_costs_nothing(doomed: TwoNodes, tmp_path: Path) -> None:
+    killed = False
+
+    def kill_a_reading_node() -> None:
+        nonlocal killed
+        for node in doomed.reading().values():
+            if not killed and "--head" not in title(node):  # our own process is at the head
+                for process in (node, *children(node)):
+                    os.kill(process, signal.SIGKILL)
+                killed = True
+
+    read_both_ways(doomed, tmp_path, kill_a_reading_node)
+    assert killed
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
