@@ -85,6 +85,7 @@ bench: $(VENV)/.dev ## measure what is claimed about speed
 	@$(BIN)/python -m benchmarks.serving
 	@$(BIN)/python -m benchmarks.score
 	@$(BIN)/python -m benchmarks.serving.metrics
+	@$(BIN)/python -m benchmarks.serving.reload
 	@$(BIN)/python -m benchmarks.client
 
 clean: ## remove what can be made again

@@ -112,10 +112,10 @@ def pinned(command: Sequence[str], *cores: int) -> Iterator[subprocess.Popen[str
 
 
 @contextmanager
-def serving(name: str, *cores: int) -> Iterator[Running]:
-    """Run one of the servers on some cores, from its first answer on."""
+def serving(name: str, *cores: int, options: Sequence[str] = ()) -> Iterator[Running]:
+    """Run one of the servers on some cores, with more options, from its first answer on."""
     started = time.perf_counter()
-    with pinned({**SERVERS, **COUNTING}[name], *cores) as process:
+    with pinned((*{**SERVERS, **COUNTING}[name], *options), *cores) as process:
         assert process.stdout is not None
         line = process.stdout.readline().strip()
         said = {"address": line} if name == PLAIN else json.loads(line)
