@@ -173,10 +173,13 @@ class Batcher:
         patience = -1 if ticket.deadline is None else max(ticket.deadline - self._clock(), 0)
         if not ticket.wake.acquire(timeout=patience):
             self._drop(ticket, ExpiredError(EXPIRED))
-        return self.outputs(ticket)
+        if ticket.error is not None:
+            raise ticket.error
+        assert ticket.outputs is not None
+        return ticket.outputs
 
     def when_done(self, ticket: Ticket, listener: Callable[[], None]) -> None:
-        """Call a listener once, in any thread, when `outputs` can be had without waiting; at once if that is now.
+        """Call a listener once, in any thread, when `result` need not wait; at once if that is now.
 
         Somebody must call `work` for that.
         """
@@ -186,22 +189,12 @@ class Batcher:
                 return
         listener()
 
-    def outputs(self, ticket: Ticket) -> Array:
-        """Give the outputs of a ticket that is done.
-
-        Raises:
-            CallError: as `result` does.
-        """
-        if ticket.error is not None:
-            raise ticket.error
-        assert ticket.outputs is not None
-        return ticket.outputs
-
     def work(self) -> bool:
         """Run one batch if something waits and a run is free; say whether more waits, which the caller is to run."""
         with self._lock:
-            if not self._claim():
+            if self._running >= self._instances or not self._queue:
                 return False
+            self._running += 1
             batch = self._take()
             if self._queue and self._running < self._instances:
                 self._work.notify()
@@ -246,13 +239,6 @@ class Batcher:
         if ticket.listener is not None:
             self._finished.append(ticket.listener)
             ticket.listener = None  # it holds the call, which holds the ticket: a circle would outlive the call
-
-    def _claim(self) -> bool:
-        """Take a free run if something waits. Lock held."""
-        if self._running >= self._instances or not self._queue:
-            return False
-        self._running += 1
-        return True
 
     def _work_on(self) -> None:
         while True:

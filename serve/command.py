@@ -19,12 +19,16 @@ def run(settings: Settings) -> int:
             out.print(f"SCANLINE_{name.upper()}={'' if value is None else value}", markup=False)
         return 0
     logs.configure(settings.log_level, settings.log_format)
+    server: Server | Supervisor
     if settings.workers > 1:
-        return _supervise(settings)
-    from serve.lifecycle import Server  # brings gRPC and onnxruntime, which a supervisor does without
+        from serve.supervisor import Supervisor  # which does without what a server brings: gRPC and onnxruntime
 
-    share_memory_pools()
-    server = Server(settings)
+        server = Supervisor(settings)
+    else:
+        from serve.lifecycle import Server
+
+        share_memory_pools()
+        server = Server(settings)
     restore = stop_on_signals(server.ask_to_stop)
     try:
         server.start()
@@ -34,17 +38,4 @@ def run(settings: Settings) -> int:
     if not closed:
         sys.stderr.flush()
         os._exit(0)  # Python itself would wait for the threads that never end
-    return 0
-
-
-def _supervise(settings: Settings) -> int:
-    from serve.supervisor import Supervisor
-
-    supervisor = Supervisor(settings)
-    restore = stop_on_signals(supervisor.ask_to_stop)
-    try:
-        supervisor.start()
-        supervisor.run_until_stopped()
-    finally:
-        restore()
     return 0

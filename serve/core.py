@@ -92,6 +92,7 @@ class Images:
     errors: Sequence[str | None]
 
 
+@dataclass(slots=True, eq=False)
 class Pending:
     """A call that is queued.
 
@@ -99,30 +100,13 @@ class Pending:
         version: the version of the model that answers it.
     """
 
-    __slots__ = ("_batcher", "_came", "_images", "_model", "_ticket", "_trace", "version")
-
-    def __init__(
-        self,
-        batcher: Batcher,
-        ticket: Ticket | None,
-        images: Images,
-        *,
-        version: Version,
-        model: str,
-        came: float,
-        trace: Trace | None,
-    ) -> None:
-        """Hold the images and the ticket of those that could be read, None if there are none.
-
-        It is counted as a request to that model, and its time from when it came.
-        """
-        self._batcher = batcher
-        self._ticket = ticket
-        self._images = images
-        self.version = version
-        self._model = model
-        self._came = came
-        self._trace = trace
+    _batcher: Batcher
+    _ticket: Ticket | None  # of the images that could be read, None if there are none
+    _images: Images
+    version: Version
+    _model: str  # as a request to which it is counted
+    _came: float  # from when its time is counted
+    _trace: Trace | None
 
     def cancel(self) -> None:
         """Drop the call: its caller has gone."""
@@ -287,7 +271,7 @@ class DigitService:
         except CallError as error:
             _count_failure(version, model, error, came, request.trace)
             raise
-        return Pending(self._batcher, ticket, images, version=version, model=model, came=came, trace=request.trace)
+        return Pending(self._batcher, ticket, images, version, model, came, request.trace)
 
     def begin_rows(self) -> RowReader:
         """Begin an image that comes row by row.

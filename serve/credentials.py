@@ -6,7 +6,8 @@ What can't be read or doesn't fit together leaves what there was in its place, a
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -30,14 +31,10 @@ class UnfitError(Exception):
     """Files hold nothing that can be used."""
 
 
-class _FromFiles(Generic[T]):
-    """Something read from files.
+class _FromFiles(ABC, Generic[T]):
+    """Something read from files."""
 
-    Attributes:
-        value: what was read last.
-    """
-
-    def __init__(self, what: What, paths: Sequence[Path], read: Callable[[], T], statistics: Statistics) -> None:
+    def __init__(self, what: What, paths: Sequence[Path], statistics: Statistics) -> None:
         """Read it.
 
         Raises:
@@ -45,13 +42,20 @@ class _FromFiles(Generic[T]):
         """
         self._what: What = what
         self._paths = paths
-        self._read = read
         self._statistics = statistics
         self._seen = self._stamps()
         try:
-            self.value = read()
+            self._value = self._read()
         except UnfitError as error:
             raise StartError(str(error)) from None
+
+    @abstractmethod
+    def _read(self) -> T:
+        """Give what the files hold.
+
+        Raises:
+            UnfitError: it can't be used.
+        """
 
     def refresh(self) -> None:
         """Read it again if the files have changed."""
@@ -66,7 +70,7 @@ class _FromFiles(Generic[T]):
         else:
             if self._stamps() != stamps:  # they changed in between: what was checked may not be what was read
                 return
-            self.value = value
+            self._value = value
             log.info("reloaded", what=self._what)
             self._statistics.reloaded(self._what, "done")
         self._seen = stamps
@@ -84,8 +88,8 @@ class _FromFiles(Generic[T]):
         return stamps
 
 
-class Certificates:
-    """What a server shows its callers, and by whom theirs must be signed.
+class Certificates(_FromFiles[grpc.ServerCertificateConfiguration]):
+    """What a server shows its callers, and by whom theirs must be signed; new connections see what has changed.
 
     Attributes:
         credentials: for the port, whichever transport binds it.
@@ -106,24 +110,20 @@ class Certificates:
         self._certificate = certificate
         self._key = key
         self._client_roots = client_roots
-        self._paths = [path for path in (certificate, key, client_roots) if path is not None]
-        self._files = _FromFiles("certificate", self._paths, self._read, statistics)
-        self._in_use = self._files.value
+        paths = [path for path in (certificate, key, client_roots) if path is not None]
+        super().__init__("certificate", paths, statistics)
+        self._in_use = self._value
         self.credentials = grpc.dynamic_ssl_server_credentials(
             self._in_use,
             self._newer,  # type: ignore[arg-type] # None says that nothing is newer, which the stubs don't know
             require_client_authentication=client_roots is not None,
         )
 
-    def refresh(self) -> None:
-        """Read the files again if they have changed; connections that are made from then on see it."""
-        self._files.refresh()
-
     def _newer(self) -> grpc.ServerCertificateConfiguration | None:
         """Give what the next connections are to see if it is not in use yet; the core asks before each of them."""
-        if self._files.value is self._in_use:
+        if self._value is self._in_use:
             return None
-        self._in_use = self._files.value
+        self._in_use = self._value
         return self._in_use
 
     def _read(self) -> grpc.ServerCertificateConfiguration:
@@ -146,7 +146,7 @@ class Certificates:
         return grpc.ssl_server_certificate_configuration([pair], roots)
 
 
-class Tokens:
+class Tokens(_FromFiles[list[bytes]]):
     """The tokens with which callers are let in."""
 
     def __init__(self, path: Path, statistics: Statistics) -> None:
@@ -156,11 +156,7 @@ class Tokens:
             StartError: it can't be read, or there is none in it.
         """
         self._path = path
-        self._files = _FromFiles("token", [path], self._read, statistics)
-
-    def refresh(self) -> None:
-        """Read the file again if it has changed."""
-        self._files.refresh()
+        super().__init__("token", [path], statistics)
 
     def check(self, metadata: Metadata) -> None:
         """Let a call in by its metadata.
@@ -171,7 +167,7 @@ class Tokens:
         for key, value in metadata:
             if key == AUTHORIZATION and isinstance(value, str) and value.startswith(SCHEME):
                 token = value.removeprefix(SCHEME).encode()
-                if any(hmac.compare_digest(token, known) for known in self._files.value):
+                if any(hmac.compare_digest(token, known) for known in self._value):
                     return
                 raise UnauthenticatedError("the token in the call's `authorization` is not known here")
         raise UnauthenticatedError("the call brings no token: expected the metadata `authorization: Bearer TOKEN`")

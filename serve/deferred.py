@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from serve.calls import Context
 from serve.core import DigitService, Pending, Request, Trace
@@ -16,24 +16,18 @@ if TYPE_CHECKING:
 NO_DEADLINE: Final = 366 * 24 * 3600.0  # gRPC says hundreds of years where the caller set none
 
 
-class Begin(Protocol):
-    """Checks a request and queues its images."""
-
-    def __call__(self, request: Any, context: Context, /) -> Pending: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Deferred:
     """The halves of a method.
 
     Attributes:
         is_slow: whether the first half of a request takes so long that it needs a thread of its own.
-        begin: the first half.
+        begin: the first half, which checks a request and queues its images.
         end: makes the response of a request, once its answers can be had without waiting.
     """
 
     is_slow: Callable[[Any], bool]
-    begin: Begin
+    begin: Callable[[Any, Context], Pending]
     end: Callable[[Any, Pending], Any]
 
 

@@ -1,19 +1,6 @@
 """What the service core refuses, with no word of gRPC; serve/status.py gives each its status code.
 
-    CallError                 a call can't be answered
-    ├── BadRequestError       it asks for something that makes no sense
-    ├── UnauthenticatedError  it brings no token that is known here
-    ├── DisallowedError       it asks for something that is switched off
-    ├── NotFoundError         it asks for a model, or a version of it, that does not exist
-    ├── NotReadyError         it asks for one that exists and is not served
-    ├── NotAvailableError     this model, or this server as it is set, can't do what it asks for
-    ├── FullError             the server holds as much as it may; later it will do
-    ├── ExpiredError          its deadline has passed
-    ├── CancelledError        its caller has gone
-    ├── StoppingError         the server is on its way out
-    └── ModelRunError         the model failed on it
-
-All but the last carry a message for the caller. What ModelRunError carries is for the log alone.
+Each carries a message for the caller, but for ModelRunError, whose message is for the log alone.
 """
 
 from __future__ import annotations

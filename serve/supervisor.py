@@ -88,12 +88,13 @@ class Supervisor:
         for worker in self._workers:
             worker.terminate()
 
-    def run_until_stopped(self) -> None:
-        """Wait to be asked to stop, and for the workers to end."""
+    def run_until_stopped(self) -> bool:
+        """Wait to be asked to stop, and for the workers to end; give True, since all threads have ended then."""
         while not self._stop_asked.wait(timeout=1.0):  # short waits: signal handlers run between them
             pass
         self._end()
         log.info("all workers stopped")
+        return True
 
     def snapshot(self) -> Snapshot:
         """Give what all workers have done, those that are gone included."""
