@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
 import grpc
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
 from scanline.inference import open_inference_pb2
 from scanline.v1 import digits_pb2
-from serve import status
+from serve import parts, status
 from serve.calls import Calls
 from serve.errors import BadRequestError, CallError, FullError
 
@@ -54,7 +56,7 @@ class CallInterceptor(grpc.ServerInterceptor):
         """Put what surrounds a call around a handler."""
         surround = self._surround if method.startswith(OWN_METHODS) else _answer_errors
         codec = {
-            "request_deserializer": _tolerant(handler.request_deserializer),
+            "request_deserializer": _tolerant(handler.request_deserializer, _kind_of(method)),
             "response_serializer": handler.response_serializer,
         }
         if handler.unary_unary is not None:
@@ -115,11 +117,22 @@ def _answer_errors(method: str, context: grpc.ServicerContext) -> Iterator[None]
         context.abort(code, message)
 
 
-def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+def _kind_of(method: str) -> Descriptor | None:
+    """Give the kind of the messages that a method of ours takes."""
+    if not method.startswith(OWN_METHODS):
+        return None  # health and reflection, whose messages have no repeated parts
+    return descriptor_pool.Default().FindMethodByName(method.removeprefix("/").replace("/", ".")).input_type
+
+
+def _tolerant(deserialize: Callable[[bytes], Any] | None, kind: Descriptor | None) -> Callable[[bytes], Any]:
     """Make a deserializer give its error instead of raising it: gRPC would answer INTERNAL for what is the caller's."""
     assert deserialize is not None  # generated code always has one
 
     def attempt(content: bytes) -> Any:
+        if kind is not None and parts.too_many(content, kind):
+            return BadRequestError(
+                f"the message has more than {parts.most(len(content)):,} parts, which is more than images make"
+            )
         try:
             return deserialize(content)
         except DecodeError as error:

@@ -110,12 +110,12 @@ PRESETS: Final = {
             negatives=16,
         ),
     ),
-    # Accuracy first, as far as a CPU takes it in an hour: every step sees a row and a column, read both ways.
+    # Accuracy first, as far as half an hour of a core takes it: every step sees a row and a column, read both ways.
     "accurate": Preset(
         architecture=Architecture(hidden=126, bidirectional=True, columns=True),  # 128 with the sentinels, as `edge`
         recipe=Recipe(
             initialisation="orthogonal",
-            epochs=25,
+            epochs=100,
             batch=128,
             learning_rate=5e-3,
             one_cycle=True,

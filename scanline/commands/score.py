@@ -20,7 +20,7 @@ from scanline.contract import LABELS
 from scanline.decode import FORMATS
 from scanline.errors import InputError, ScanlineError, UsageError
 from scanline.scoring import formats
-from scanline.scoring.engine import BATCH_FILES, Engine
+from scanline.scoring.engine import Engine, open_reader
 from scanline.scoring.inputs import count, find, is_manifest
 from scanline.scoring.journal import Kind, journal, partial_folder
 from scanline.scoring.rows import Columns
@@ -64,23 +64,19 @@ class Settings(EngineSettings):
 
 def run(settings: Settings) -> int:
     """Write the table and print how it went; 1 if some files could not be read."""
-    total = count(settings.paths)
-    if total == 0:
-        raise InputError(f"there is nothing to read in {', '.join(settings.paths)}; expected {FORMATS} files")
     labels = any(map(is_manifest, settings.paths))
     columns = Columns(labels=labels, probabilities=settings.probabilities)
     try:
-        with (
-            _engine(settings, total) as reader,
-            journal(
-                settings.output, Kind(reader.version, settings.min_confidence, columns), resume=settings.resume
-            ) as kept,
-            console.progress("files") as progress,
-        ):
-            before, started = kept.state.rows, time.perf_counter()
-            task = progress.add_task("scoring", total=total, completed=before)
-            tally = score(find(settings.paths), reader, kept, lambda done: progress.advance(task, done))
-            seconds = time.perf_counter() - started
+        with _engine(settings) as reader:  # it gets ready while the files are counted
+            total = count(settings.paths)
+            if total == 0:
+                raise InputError(f"there is nothing to read in {', '.join(settings.paths)}; expected {FORMATS} files")
+            kind = Kind(reader.version, settings.min_confidence, columns)
+            with journal(settings.output, kind, resume=settings.resume) as kept, console.progress("files") as progress:
+                before, started = kept.state.rows, time.perf_counter()
+                task = progress.add_task("scoring", total=total, completed=before)
+                tally = score(find(settings.paths), reader, kept, lambda done: progress.advance(task, done))
+                seconds = time.perf_counter() - started
     except (ScanlineError, KeyboardInterrupt) as error:
         if not isinstance(error, UsageError) and (folder := partial_folder(settings.output)).exists():
             console.err.print(f"the rows so far are in {folder}; the same command with --resume goes on", markup=False)
@@ -99,7 +95,7 @@ def run(settings: Settings) -> int:
 
 
 @contextmanager
-def _engine(settings: Settings, total: int | None) -> Iterator[Engine]:
+def _engine(settings: Settings) -> Iterator[Engine]:
     if settings.server is not None:
         if settings.engine == "ray":
             raise UsageError("--engine ray and --server exclude each other: either a cluster reads or a server does")
@@ -112,9 +108,7 @@ def _engine(settings: Settings, total: int | None) -> Iterator[Engine]:
             yield Remote(client, probabilities=settings.probabilities)
         return
 
-    from scanline.reader import Reader
-
-    load = partial(Reader, settings.model, min_confidence=settings.min_confidence)
+    load = partial(open_reader, settings.model, settings.min_confidence)
     if settings.engine == "ray":
         from scanline.scoring.cluster import Cluster
 
@@ -122,8 +116,8 @@ def _engine(settings: Settings, total: int | None) -> Iterator[Engine]:
     else:
         from scanline.scoring.local import Local
 
-        processes = settings.processes if total is None else min(settings.processes, -(-total // BATCH_FILES))
-        yield Local(load, processes=processes, probabilities=settings.probabilities)
+        with Local(load, processes=settings.processes, probabilities=settings.probabilities) as local:
+            yield local
 
 
 def _summary(tally: Tally, done: int, seconds: float) -> Table:

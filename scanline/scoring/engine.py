@@ -6,12 +6,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from scanline.errors import InputError
 from scanline.images import Image, Item
 from scanline.prediction import Prediction
 from scanline.scoring.entry import Entry
+
+if TYPE_CHECKING:
+    from scanline.reader import Reader
 
 # Files handed on at once: the model runs them in batches of scanline.reader.BATCH, and a message takes little time.
 BATCH_FILES: Final = 128
@@ -36,13 +40,11 @@ class Batch:
 
 
 class Engine(Protocol):
-    """Reads batches of images.
+    """Reads batches of images."""
 
-    Attributes:
-        version: the version of the model that reads them.
-    """
-
-    version: str
+    @property
+    def version(self) -> str:
+        """Which model reads them: the first 12 hexadecimal digits of its file's SHA-256."""
 
     def run(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Prediction]]]:
         """Give each batch with its predictions, in order; a bounded number is drawn ahead.
@@ -72,6 +74,17 @@ def _image(entry: Entry) -> Image:
         return entry.name if entry.load is None else entry.load()
     except InputError as error:
         return Item(error=str(error))
+
+
+def open_reader(model: Path | None, min_confidence: float | None) -> Reader:
+    """Load a model in the process that reads with it; the one that hands out the work does without onnxruntime.
+
+    Raises:
+        ModelError: the model can't be used.
+    """
+    from scanline.reader import Reader
+
+    return Reader(model, min_confidence=min_confidence)
 
 
 def in_flight(

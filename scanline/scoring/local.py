@@ -9,52 +9,74 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Final
+from functools import cache
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
 
 from scanline.errors import ScanlineError
 from scanline.images import Image
 from scanline.prediction import Prediction
-from scanline.reader import Reader
 from scanline.scoring.engine import Batch, in_flight
+
+if TYPE_CHECKING:
+    from scanline.reader import Reader
 
 # Batches on their way for each process: one that it reads and two that wait, so that a slow one delays no other.
 AHEAD: Final = 3
+DEAD_AT_START: Final = "the processes that read files die at their start; is there memory for them?"
 
 
 class Local:
-    """Reads with a model in processes of this machine.
+    """Reads with a model in processes of this machine; a context manager, with which they end.
 
     A process that dies, whoever killed it, costs nothing: its files are read again, in the end one by one. A file that
     kills the process that reads it is an error on its own row.
-
-    Attributes:
-        version: the first 12 hexadecimal digits of the model file's SHA-256.
     """
 
     def __init__(self, load: Callable[[], Reader], *, processes: int, probabilities: bool) -> None:
-        """Check the model; the processes start with the first batch.
+        """Start the first process, which gets ready meanwhile; the others start when there is work for them.
 
         Args:
-            load: gives a reader; it is called here and in each process.
-            processes: how many.
+            load: gives a reader; it is called in each process.
+            processes: how many at most.
             probabilities: whether to give those of all ten digits.
-
-        Raises:
-            ModelError: the model can't be used.
         """
-        self.version = load().model.version
         self._load = load
         self._processes = processes
         self._probabilities = probabilities
+        self._pool = self._start()
+        self._version = self._pool.submit(_version)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    @property
+    def version(self) -> str:
+        """The first 12 hexadecimal digits of the model file's SHA-256.
+
+        Raises:
+            ModelError: the model can't be used.
+            ScanlineError: the process died.
+        """
+        try:
+            return self._version.result()
+        except BrokenProcessPool:
+            raise ScanlineError(DEAD_AT_START) from None
 
     def run(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, list[Prediction]]]:
-        """Give each batch with its predictions, in order."""
-        self._pool = self._start()
-        try:
-            for batch, future in in_flight(batches, lambda batch: self._submit(batch.images), AHEAD * self._processes):
-                yield batch, self._result(batch.images, future)
-        finally:
-            self._pool.shutdown(cancel_futures=True)
+        """Give each batch with its predictions, in order.
+
+        Raises:
+            ModelError: the model can't be used.
+            ScanlineError: the processes die at their start.
+        """
+        for batch, future in in_flight(batches, lambda batch: self._submit(batch.images), AHEAD * self._processes):
+            yield batch, self._result(batch.images, future)
 
     def _start(self) -> ProcessPoolExecutor:
         # spawn, not fork: onnxruntime and gRPC hold threads that a fork would tear
@@ -90,18 +112,18 @@ class Local:
         try:
             self._submit([]).result()
         except BrokenProcessPool:
-            raise ScanlineError("the processes that read files die at their start; is there memory for them?") from None
+            raise ScanlineError(DEAD_AT_START) from None
 
 
 def _prepare(load: Callable[[], Reader]) -> None:
-    """Make a process ready: a model of its own, Ctrl-C left to the parent, and an end with the parent."""
+    """Make a process ready: Ctrl-C left to the parent, an end with the parent, and a model of its own."""
     global _reader  # noqa: PLW0603 - a pool's processes have no other place for what they keep
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_the_parent, daemon=True).start()
-    _reader = load()
+    _reader = cache(load)  # loaded by the first task: what is wrong with a model is then that task's error
 
 
-_reader: Reader
+_reader: Callable[[], Reader]
 
 
 def _leave_with_the_parent() -> None:
@@ -112,4 +134,8 @@ def _leave_with_the_parent() -> None:
 
 
 def _classify(images: list[Image], *, probabilities: bool) -> list[Prediction]:
-    return _reader.classify(images, probabilities=probabilities)
+    return _reader().classify(images, probabilities=probabilities)
+
+
+def _version() -> str:
+    return _reader().model.version

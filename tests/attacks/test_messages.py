@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import grpc
@@ -13,13 +13,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from scanline.inference import open_inference_pb2 as oip
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from tests.faults import http2
 from tests.faults.server import Answers, BesetServer
 from tests.serve.conftest import PATIENCE
 
-LIMIT = 16 * 2**20  # the server's --max-message-bytes
+LIMIT = 16 * 2**20  # the server's --max-message-bytes, as conftest.py of tests/faults has it
 
 
 @pytest.fixture
@@ -82,6 +83,31 @@ def test_a_compressed_message_counts_at_its_full_size(
     assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert server.peak() < before + 4 * LIMIT / 2**20  # it was not unpacked to find that out
     assert len(classify(pb.ClassifyRequest(pixels=bytes(784)), compression=compression).predictions) == 1
+
+
+# Messages one after the other are one message with the parts of all (protobuf's merging).
+HOLLOW = {
+    "files": ("/scanline.v1.Digits/Classify", pb.ClassifyRequest(files=pb.EncodedImages(files=[b""]))),
+    "inputs": (
+        "/inference.GRPCInferenceService/ModelInfer",
+        oip.ModelInferRequest(inputs=[oip.ModelInferRequest.InferInputTensor()]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOLLOW)
+def test_a_message_of_millions_of_parts_is_refused_before_it_is_parsed(
+    server: BesetServer, channel: grpc.Channel, name: str
+) -> None:
+    method, part = HOLLOW[name]
+    content = part.SerializeToString() * (LIMIT // 8)
+    call: Callable[..., bytes] = channel.unary_unary(method)
+    before = server.peak()
+    with pytest.raises(grpc.RpcError) as error:
+        call(content, timeout=PATIENCE)
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "parts" in (error.value.details() or "")
+    assert server.peak() < before + 4 * LIMIT / 2**20  # parsed, it takes many times that
 
 
 def test_no_text_of_a_caller_is_repeated_at_any_length(server: BesetServer, channel: grpc.Channel) -> None:

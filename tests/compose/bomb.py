@@ -30,11 +30,13 @@ class Largest:
         pictures: as many of the largest pictures as fit.
         junk: one file that is none.
         pixels: as many images as there may be in a call.
+        hollow: as many files as fit, all empty, which parsed take many times their size.
     """
 
     pictures: pb.ClassifyRequest
     junk: pb.ClassifyRequest
     pixels: pb.ClassifyRequest
+    hollow: pb.ClassifyRequest
 
     @classmethod
     def of(cls, address: str, max_pixels: int) -> Largest:
@@ -50,11 +52,12 @@ class Largest:
             pb.ClassifyRequest(files=pb.EncodedImages(files=[picture] * (room // (len(picture) + 16)))),
             pb.ClassifyRequest(files=pb.EncodedImages(files=[b"\x89PNG\r\n\x1a\n" + bytes(room - 64)])),
             pb.ClassifyRequest(pixels=bytes(784 * min(limits.max_images, room // 784)), probabilities=True),
+            pb.ClassifyRequest(files=pb.EncodedImages(files=[b""] * (room // 2))),
         )
 
 
-def _batches(stub: DigitsStub, largest: Largest) -> int:
-    return sum(1 for _ in stub.ClassifyStream(iter([largest.pixels] * 20), timeout=TIMEOUT))
+def _stream(request: pb.ClassifyRequest, stub: DigitsStub) -> int:
+    return sum(1 for _ in stub.ClassifyStream(iter([request] * 20), timeout=TIMEOUT))
 
 
 def _rows(stub: DigitsStub, largest: Largest) -> int:
@@ -75,7 +78,9 @@ ATTACKS: list[Callable[[DigitsStub, Largest], int]] = [
     lambda stub, largest: _call(largest.pictures, stub),
     lambda stub, largest: _call(largest.junk, stub),
     lambda stub, largest: _call(largest.pixels, stub),
-    _batches,
+    lambda stub, largest: _call(largest.hollow, stub),
+    lambda stub, largest: _stream(largest.pixels, stub),
+    lambda stub, largest: _stream(largest.hollow, stub),
     _rows,
 ]
 

@@ -20,7 +20,8 @@ def transport(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def shared_server(transport: str) -> Iterator[BesetServer]:
     # whatever the memory of the machine that runs the tests
-    with running("--transport", transport, "--max-streams", "32", "--max-calls", "1024") as server:
+    limits = ("--max-streams", "32", "--max-calls", "1024", "--max-message-bytes", str(16 * 2**20))
+    with running("--transport", transport, *limits) as server:
         yield server
 
 

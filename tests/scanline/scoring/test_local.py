@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Iterable, Iterator
@@ -38,9 +37,8 @@ class Deadly(Reader):
 
 
 def unable() -> Reader:
-    """Load in the test, and in no process of the engine."""
-    if multiprocessing.parent_process() is not None:
-        os.kill(os.getpid(), signal.SIGKILL)
+    """Kill the process that is to have a reader."""
+    os.kill(os.getpid(), signal.SIGKILL)
     return Reader()
 
 
@@ -49,11 +47,12 @@ def entries(files: list[str], times: int) -> Iterator[Entry]:
 
 
 def answers(engine: Local, found: Iterable[Entry]) -> list[tuple[str, Prediction]]:
-    return [
-        (entry.name, prediction)
-        for batch, predictions in engine.run(batched(found))
-        for entry, prediction in zip(batch.entries, predictions, strict=True)
-    ]
+    with engine:
+        return [
+            (entry.name, prediction)
+            for batch, predictions in engine.run(batched(found))
+            for entry, prediction in zip(batch.entries, predictions, strict=True)
+        ]
 
 
 def test_the_reader_s_answers_in_order() -> None:
@@ -76,8 +75,9 @@ def test_files_are_drawn_a_few_batches_ahead() -> None:
             drawn += 1
             yield Entry(str(number), lambda: PIXELS)
 
-    for number, _ in enumerate(Local(Reader, processes=1, probabilities=False).run(batched(counted()))):
-        assert drawn <= (number + AHEAD + 1) * BATCH_FILES
+    with Local(Reader, processes=1, probabilities=False) as engine:
+        for number, _ in enumerate(engine.run(batched(counted()))):
+            assert drawn <= (number + AHEAD + 1) * BATCH_FILES
     assert drawn == 20 * BATCH_FILES
 
 
@@ -104,7 +104,10 @@ def test_a_file_that_kills_its_reader_is_an_error_of_its_own(tmp_path: Path) -> 
 
 
 def test_processes_that_cannot_start_end_the_run() -> None:
-    with pytest.raises(ScanlineError, match="the processes that read files die at their start"):
+    words = "the processes that read files die at their start"
+    with Local(unable, processes=1, probabilities=False) as engine, pytest.raises(ScanlineError, match=words):
+        assert engine.version
+    with pytest.raises(ScanlineError, match=words):
         answers(Local(unable, processes=1, probabilities=False), entries(FILES, 1))
 
 
