@@ -35,7 +35,7 @@ from serve.loop_call import AbortedError, LoopCall
 # Calls that the core may hand over before we come to ask for more.
 ACCEPT_AHEAD: Final = 16
 # How often the last thread looks for events while all others run the model, in seconds. Each event that it took as it
-# comes would interrupt a run twice and fill the core's caches with other things: 4 to 20 % of a small call's time.
+# comes would interrupt a run twice and fill the core's caches with other things.
 NAP: Final = 0.01
 AT_ONCE: Final = 0.0  # a deadline that has passed: take an event that is there, don't wait for one
 AS_LONG_AS_IT_TAKES: Final = None

@@ -27,6 +27,7 @@ BYTES_PER_MESSAGE_BYTE: Final = 2  # as it came, and as Python has it
 BYTES_PER_PIXEL: Final = 12  # while a picture in colour is decoded and turned upright
 MESSAGES_PER_STREAM: Final = 14  # what a stream was seen to hold: it is read ahead of its answers
 MESSAGE: Final = (MIB, 16 * MIB)  # at least 1,024 images of 784 bytes
+USUAL: Final = 4 * MIB  # gRPC's own limit: what is left beyond it is for more callers first, then for larger messages
 CROWD: Final = 128  # callers at once for which there should be room, at the price of smaller messages
 CALLS: Final = (8, 1024)
 STREAMS: Final = (1, 32)
@@ -35,7 +36,8 @@ PIXELS: Final = (MIB, MAX_PIXELS)
 
 def max_message_bytes(workers: int) -> int:
     """Give the most bytes in a message."""
-    return _within(MESSAGE, _for_messages(workers) / CROWD // MIB * MIB)
+    room = _for_messages(workers)
+    return _within(MESSAGE, max(min(room / CROWD, USUAL), room / CALLS[1]) // MIB * MIB)
 
 
 def max_calls(workers: int) -> int:

@@ -38,6 +38,12 @@ def test_what_callers_may_send_at_once_fits_into_the_memory(
     assert sizing.SERVER + calls + streams + pictures <= memory
 
 
+def test_hundreds_may_call_a_usual_machine_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = sizes(monkeypatch, 16 * 1024 * MIB, 4)
+    assert settings.max_message_bytes == 4 * MIB
+    assert settings.max_calls > 600
+
+
 @pytest.mark.parametrize("memory", [2**17 * MIB, 2**40])
 def test_plenty_is_no_limit(monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
     settings = sizes(monkeypatch, memory, 16)
