@@ -27,6 +27,8 @@ from scanline.errors import InputError
 
 # A phone's 50-megapixel photograph passes; its decoded colour picture takes 150 MB.
 MAX_PIXELS: Final = 50_000_000
+# A pixel of a WebP file takes this much more memory while it is decoded: libwebp keeps two canvases of its own.
+WEBP_PIXEL: Final = 5 / 3
 # Decoded pixels beyond this side are averaged away (or never decoded, JPEG): a digit has 20 in the end.
 WORKING_SIDE: Final = 512
 FORMATS: Final = "PNG, JPEG, BMP, TIFF or WebP"
@@ -61,7 +63,7 @@ def decode(source: bytes | Path | BinaryIO | Image.Image, max_pixels: int = MAX_
 
     Args:
         source: the bytes of an image file (FORMATS), its path, the file opened in binary mode, or a Pillow image.
-        max_pixels: the most pixels that a picture may have.
+        max_pixels: the most pixels that a picture may have; a WebP file three fifths of them.
 
     Raises:
         InputError: the file can't be read or decoded, is of another format, or has too many pixels.
@@ -72,9 +74,11 @@ def decode(source: bytes | Path | BinaryIO | Image.Image, max_pixels: int = MAX_
         if isinstance(image, JpegImageFile) and image is not source:
             image.draft(None, (WORKING_SIDE, WORKING_SIDE))  # decodes at 1/2, 1/4 or 1/8 where that is large enough
         image.load()
-        image = _opaque(_eight_bits(ImageOps.exif_transpose(image)))
-        factor = max(image.size) // WORKING_SIDE
-        return image.reduce(factor) if factor > 1 else image
+        if image is source:
+            image = ImageOps.exif_transpose(image)
+        else:
+            ImageOps.exif_transpose(image, in_place=True)  # a large picture's memory is taken once
+        return _working_size(_eight_bits(image))
 
 
 def encode(image: Image.Image) -> bytes:
@@ -140,6 +144,8 @@ def _single(image: Image.Image) -> Image.Image:
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
+    if isinstance(image, WebPImageFile):
+        max_pixels = int(max_pixels / WEBP_PIXEL)
     if width * height > max_pixels:
         raise InputError(f"the image has {width}x{height} pixels; at most {max_pixels:,} can be read")
     if not width * height:
@@ -158,14 +164,22 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray((words >> (bits - 8)).astype(np.uint8))
 
 
-def _opaque(image: Image.Image) -> Image.Image:
+def _working_size(image: Image.Image) -> Image.Image:
+    """Give a picture opaque and small; what is large is made small before it is copied any more."""
     mode = "L" if image.mode in {"1", "L", "LA", "La"} else "RGB"
+    factor = max(1, max(image.size) // WORKING_SIDE)
     if not image.has_transparency_data:
-        return image.convert(mode)
+        return image.convert(mode).reduce(factor)
     layers = image.convert("RGBA")
+    if factor > 1:  # with the colours multiplied by the opacity: what can't be seen has no say
+        layers = layers.convert("RGBa").reduce(factor).convert("RGBA")
+    return _on_paper(layers, mode)
+
+
+def _on_paper(layers: Image.Image, mode: str) -> Image.Image:
     picture, alpha = layers.convert(mode), layers.getchannel("A")
     for ground in ("white", "black"):
-        shown = Image.composite(picture, Image.new(mode, image.size, ground), alpha)
+        shown = Image.composite(picture, Image.new(mode, layers.size, ground), alpha)
         if np.ptp(np.asarray(shown), axis=(0, 1)).any():
             break
     return shown

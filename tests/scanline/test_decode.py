@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from scanline.decode import MAX_PIXELS, decode
 from scanline.errors import InputError
@@ -95,6 +96,22 @@ def test_white_ink_on_a_transparent_ground_is_not_lost() -> None:
     layer = Image.new("RGBA", INK.size, (255, 255, 255, 0))
     layer.putalpha(INK)
     assert differs(saved(layer)) < 2
+
+
+@pytest.mark.parametrize("colour", ["black", "white"])
+def test_a_large_transparent_picture_shows_what_an_opaque_one_does(colour: str) -> None:
+    ink = INK.resize((INK.width * 30, INK.height * 30))
+    layer = Image.new("RGB", ink.size, colour)
+    layer.putalpha(ink)
+    assert np.abs(to_rows(saved(layer)).astype(int) - to_rows(saved(inverted(ink)))).mean() < 0.5
+
+
+def test_a_picture_that_is_given_stays_as_it_is() -> None:
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    with Image.open(BytesIO(saved(DARK_ON_LIGHT, exif=turned))) as given:
+        assert decode(given).size == (INK.height, INK.width)
+        assert given.size == INK.size
 
 
 def test_a_palette_s_transparent_colour_is_paper() -> None:
@@ -191,8 +208,8 @@ def test_too_many_pixels_are_refused_by_the_header(header: Any, width: int, heig
 
 
 def test_a_webp_file_of_too_many_pixels_is_refused() -> None:
-    with pytest.raises(InputError, match="the image has 7072x7072 pixels; at most 50,000,000 can be read"):
-        decode(saved(Image.new("L", (7072, 7072)), "WEBP", lossless=True, method=0))
+    with pytest.raises(InputError, match="the image has 5478x5478 pixels; at most 30,000,000 can be read"):
+        decode(saved(Image.new("L", (5478, 5478)), "WEBP", lossless=True, method=0))
     canvas = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + (60_000).to_bytes(3, "little") * 2
     with pytest.raises(InputError, match="the image has far more pixels than can be read"):
         decode(b"RIFF" + struct.pack("<I", len(canvas)) + canvas)

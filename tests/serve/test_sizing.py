@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from PIL import ExifTags, Image
 
 from scanline.contract import IMAGE_BYTES
+from scanline.decode import WEBP_PIXEL
 from serve import sizing
 from serve.settings import ServeSettings
 
@@ -36,6 +42,34 @@ def test_what_callers_may_send_at_once_fits_into_the_memory(
     streams = settings.max_streams * settings.max_message_bytes * sizing.MESSAGES_PER_STREAM
     pictures = settings.instances * settings.max_pixels * sizing.BYTES_PER_PIXEL
     assert sizing.SERVER + calls + streams + pictures <= memory
+
+
+# Reads a file, and prints the most bytes a pixel that were resident meanwhile.
+DECODING = """
+import sys
+from pathlib import Path
+from scanline.preprocess import to_rows
+content, pixels = Path(sys.argv[1]).read_bytes(), int(sys.argv[2])
+resident = lambda what: int(Path("/proc/self/status").read_text().partition(what)[2].split()[0]) * 1024
+before = resident("VmRSS:")
+Path("/proc/self/clear_refs").write_text("5")
+to_rows(content)
+print((resident("VmHWM:") - before) / pixels)
+"""
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "WEBP"])
+def test_a_picture_takes_no_more_memory_than_is_reckoned(tmp_path: Path, mode: str, form: str) -> None:
+    picture = Image.new("RGBA", (2000, 2000), (200, 200, 200, 100))
+    picture.paste((0, 0, 0, 255), (600, 300, 900, 1700))
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    picture.convert(mode).save(tmp_path / "picture", form, exif=turned)
+    command = [sys.executable, "-c", DECODING, str(tmp_path / "picture"), str(2000 * 2000)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    reckoned = sizing.BYTES_PER_PIXEL * (WEBP_PIXEL if form == "WEBP" else 1)
+    assert 1 < float(shown.stdout) < reckoned + 1  # and a little for the code that is loaded meanwhile
 
 
 def test_hundreds_may_call_a_usual_machine_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
