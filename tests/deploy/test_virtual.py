@@ -52,7 +52,7 @@ def serving(machine: VirtualMachine) -> dict[str, Any]:
 def test_it_is_started_at_boot_and_sized_by_the_unit(machine: VirtualMachine) -> None:
     assert machine.run("stat", "--file-system", "--format=%T", "/sys/fs/cgroup") == "cgroup2fs\n"
     said = serving(machine)
-    assert (said["memory"], said["max_calls"], said["max_streams"]) == (512 * MIB, 58, 2)
+    assert (said["memory"], said["max_calls"], said["max_streams"]) == (512 * MIB, 58, 5)
     assert machine.run("cat", f"{CGROUP}/memory.swap.max", f"{CGROUP}/pids.max") == "0\n512\n"
 
 

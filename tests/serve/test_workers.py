@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,11 @@ class Shared:
 
     def workers(self) -> set[int]:
         """Give the processes that the supervisor has now."""
-        children = Path(f"/proc/{self.process.pid}/task")
-        return {int(pid) for task in children.iterdir() for pid in (task / "children").read_text().split()}
+        found: set[int] = set()
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with suppress(FileNotFoundError):  # a thread that has ended meanwhile
+                found.update(map(int, (task / "children").read_text().split()))
+        return found
 
     def counted(self, name: str, label: str = "") -> float:
         return samples(self.metrics_address)[name, label]
