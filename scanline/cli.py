@@ -65,6 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone (`scanline ... | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a model without the right to read it, a full disk
+        from scanline import console
+
+        console.error(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
+        return 1
     except KeyboardInterrupt:
         return 130
 

@@ -298,3 +298,5 @@ def _load(settings: ServeSettings, statistics: Statistics) -> Repository:
         )
     except ModelError as error:
         raise StartError(str(error)) from None
+    except OSError as error:
+        raise StartError(f"can't read {error.filename}: {error.strerror}") from None

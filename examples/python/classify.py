@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import sys
 
-from scanline import Client, ServiceError
+from scanline import Client, ScanlineError
 
 
 def main(server: str, *paths: str) -> int:
     """Print a line a file; 1 if there was no answer."""
-    with Client(server, timeout=60) as client:
-        try:
+    try:
+        with Client(server, timeout=60) as client:
             for path, answer in zip(paths, client.stream(paths), strict=True):
                 if answer.error is not None:
                     print(f"{path}: {answer.error}")
@@ -23,9 +23,9 @@ def main(server: str, *paths: str) -> int:
                     print(f"{path}: perhaps {answer.digit}, but {answer.reason}")
                 else:
                     print(f"{path}: {answer.digit} ({answer.confidence:.1%})")
-        except ServiceError as error:
-            print(error, file=sys.stderr)
-            return 1
+    except ScanlineError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

@@ -10,13 +10,17 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from scanline import AsyncClient
+from scanline import AsyncClient, ServiceError
 
 
 async def handle(client: AsyncClient, path: str) -> None:
     """Stand for a request's handler: it knows nothing of the others, and may be cancelled or given less time."""
-    async with asyncio.timeout(10):
-        [answer] = await client.classify(path)
+    try:
+        async with asyncio.timeout(10):
+            [answer] = await client.classify(path)
+    except (ServiceError, TimeoutError) as error:
+        print(f"{path}: {str(error) or 'no answer within 10 seconds'}")
+        return
     if answer.error is not None:
         print(f"{path}: {answer.error}")
     elif answer.rejected:

@@ -52,6 +52,16 @@ def test_a_misspelt_variable_stops_the_start() -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("words", [["info"], ["verify"], ["serve", "--model"]], ids=lambda words: words[0])
+def test_a_model_that_the_system_does_not_give_is_named(words: list[str]) -> None:
+    path = "x" * 300  # stands for all that the system may refuse: root, which tests may be, has the right to any file
+    result = command(*words, path)
+    assert result.returncode in {1, 3}
+    assert path in result.stderr.replace("\n", "")
+    assert "File name too long" in result.stderr.replace("\n", " ")
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize("given", ["foo", "foo:", ":x", "http://foo"])
 def test_health_of_what_is_no_address_is_wrong_use(given: str) -> None:
     result = command("health", given)
