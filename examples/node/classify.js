@@ -13,8 +13,9 @@ import loader from "@grpc/proto-loader";
 
 const PROTOS = fileURLToPath(new URL("../../protos", import.meta.url));
 const TIMEOUT_MS = 30_000;
-// What one call holds here; the server says in GetModel what it takes at most.
+// What one call holds here, at most; the server says in GetModel what it takes. A larger file goes alone.
 const FILES_A_CALL = 64;
+const BYTES_A_CALL = 3 * 2 ** 20;
 // gRPC itself repeats what fails for the moment, and comes back to a full server when that says so.
 const SERVICE_CONFIG = {
   loadBalancingConfig: [{ round_robin: {} }],
@@ -41,6 +42,11 @@ const { values: options, positionals: paths } = parseArgs({
   allowPositionals: true,
 });
 
+if (!paths.length) {
+  console.error("usage: node classify.js [--server HOST:PORT] [--roots CA.PEM] [--token-file FILE] FILE ...");
+  process.exit(2);
+}
+
 const definition = loader.loadSync("scanline/v1/digits.proto", { includeDirs: [PROTOS], enums: String, defaults: true });
 const { Digits } = grpc.loadPackageDefinition(definition).scanline.v1;
 const credentials = options.roots
@@ -61,14 +67,39 @@ function classify(files) {
   });
 }
 
+function print(path, answer) {
+  console.log(JSON.stringify({ path, ...answer }));
+  if (answer.error) process.exitCode = 1;
+}
+
+// Gives the files in lots, one for each call. A file that can't be read is said at once.
+function* lots() {
+  let lot = [];
+  let bytes = 0;
+  for (const path of paths) {
+    let content;
+    try {
+      content = readFileSync(path);
+    } catch (error) {
+      print(path, { error: error.message });
+      continue;
+    }
+    if (lot.length === FILES_A_CALL || (lot.length && bytes + content.length > BYTES_A_CALL)) {
+      yield lot;
+      lot = [];
+      bytes = 0;
+    }
+    lot.push({ path, content });
+    bytes += content.length;
+  }
+  if (lot.length) yield lot;
+}
+
 try {
-  for (let start = 0; start < paths.length; start += FILES_A_CALL) {
-    const some = paths.slice(start, start + FILES_A_CALL);
-    const predictions = await classify(some.map((path) => readFileSync(path)));
+  for (const lot of lots()) {
+    const predictions = await classify(lot.map(({ content }) => content));
     predictions.forEach(({ digit, confidence, rejected, reason, error }, index) => {
-      const answer = error ? { error } : { digit, confidence, ...(rejected && { rejected: reason }) };
-      console.log(JSON.stringify({ path: some[index], ...answer }));
-      if (error) process.exitCode = 1;
+      print(lot[index].path, error ? { error } : { digit, confidence, ...(rejected && { rejected: reason }) });
     });
   }
 } catch (error) {

@@ -88,6 +88,21 @@ def test_node(server: Server, node_example: Path, tmp_path: Path) -> None:
     assert last == {"path": str(broken), "error": last["error"]}
 
 
+def test_node_loses_no_file_to_another(server: Server, node_example: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    large.write_bytes(bytes(3 * 2**20))  # several are more than a message may hold
+    done = run("node", node_example, "--server", server.address, SAMPLES[0], "none.png", *[large] * 4, SAMPLES[1])
+    assert done.returncode == 1, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["path"] for answer in answers if "error" in answer] == ["none.png", *[str(large)] * 4]
+    assert [answer["digit"] for answer in answers if "digit" in answer] == [samples.label(file) for file in SAMPLES[:2]]
+
+
+def test_node_without_arguments_says_what_to_give(node_example: Path) -> None:
+    done = run("node", node_example)
+    assert (done.returncode, done.stderr[:24]) == (2, "usage: node classify.js ")
+
+
 def test_node_with_tls_and_a_token(node_example: Path, tmp_path: Path) -> None:
     files, token = Files(tmp_path), tmp_path / "token"
     token.write_text("correct-horse\n")
