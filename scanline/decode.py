@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from struct import error as StructError  # noqa: N812 - its own name is lower case
+from struct import error as StructError  # noqa: N812 - as `error` it would be hidden by what except clauses name
 from typing import BinaryIO, Final
 
 import numpy as np

@@ -32,7 +32,7 @@ class ScanlineError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Be the same error in another process, whatever `__init__` takes."""
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined] # pickle's own
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined] # pickle has it; typeshed not
 
 
 class InputError(ScanlineError):

@@ -35,7 +35,7 @@ class Plain(DigitsServicer):
         """Open the shipped int8 model with one thread, as Scanline does."""
         self._model = Model()
 
-    def Classify(self, request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:  # noqa: ARG002, N802 - gRPC's signature
+    def Classify(self, request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:  # noqa: ARG002, N802 - gRPC looks the method up by this name and calls it with both
         """Run the model on the call's images."""
         pixels = np.frombuffer(request.pixels, np.uint8).reshape(-1, ROWS, COLUMNS)
         logits = self._model.run(to_network(pixels))
@@ -53,7 +53,7 @@ class PlainInference(GRPCInferenceServiceServicer):
         """Open the shipped int8 model with one thread, as Scanline does."""
         self._model = Model()
 
-    def ModelInfer(self, request: oip.ModelInferRequest, context: grpc.ServicerContext) -> oip.ModelInferResponse:  # noqa: ARG002, N802 - gRPC's signature
+    def ModelInfer(self, request: oip.ModelInferRequest, context: grpc.ServicerContext) -> oip.ModelInferResponse:  # noqa: ARG002, N802 - gRPC looks the method up by this name and calls it with both
         """Run the model on the request's tensor."""
         rows = np.frombuffer(request.raw_input_contents[0], "<f4").reshape(request.inputs[0].shape)
         logits = self._model.run(rows)
@@ -74,8 +74,8 @@ def main() -> None:
     """Serve until killed."""
     server = grpc.server(ThreadPoolExecutor(THREADS))
     # of their methods the benchmark calls one each
-    add_DigitsServicer_to_server(Plain(), server)  # type: ignore[abstract] # one method is all that it measures
-    add_GRPCInferenceServiceServicer_to_server(PlainInference(), server)  # type: ignore[abstract] # likewise
+    add_DigitsServicer_to_server(Plain(), server)  # type: ignore[abstract] # only the stub's types are: what is not there answers UNIMPLEMENTED
+    add_GRPCInferenceServiceServicer_to_server(PlainInference(), server)  # type: ignore[abstract] # the same
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     sys.stdout.write(f"127.0.0.1:{port}\n")

@@ -56,8 +56,8 @@ class PillowDigits(TorchDataset[tuple[Tensor, int]]):
         """One digit, float32 [28, 28], and its label."""
         image = self.images[index]
         if self.distorted:
-            angle, scale = random.uniform(-13, 13), random.uniform(0.88, 1.12)  # noqa: S311 - no secret
-            move = (random.uniform(-2, 2), random.uniform(-2, 2))  # noqa: S311 - no secret
+            angle, scale = random.uniform(-13, 13), random.uniform(0.88, 1.12)  # noqa: S311 - how an image is distorted protects nothing
+            move = (random.uniform(-2, 2), random.uniform(-2, 2))  # noqa: S311 - how an image is distorted protects nothing
             image = image.rotate(angle, Image.Resampling.BILINEAR, translate=(round(move[0]), round(move[1])))
             side = round(28 * scale)
             image = image.resize((side, side), Image.Resampling.BILINEAR).crop((0, 0, 28, 28))
@@ -112,7 +112,7 @@ def _stepper(here: processes.Processes, preset: Preset, precision: Precision) ->
         with torch.autocast(here.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             loss: Tensor = objective(rows, labels)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no annotations on Tensor.backward
         optimizer.step()
 
     return step

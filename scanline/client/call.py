@@ -108,7 +108,7 @@ class Call(Generic[Response]):
         elif untried:
             pause = 0.0  # another address may be well
         else:
-            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (rounds - 1)) * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (rounds - 1)) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads callers out; guessing it gains nothing
         return pause if passed + pause < self._line.timeout else None
 
     def _fail(self, error: ScanlineError) -> None:

@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     """Serve the model that ships with the package on a free port, send it the sample images, show its answers."""
 
 
-def run(settings: Settings) -> int:  # noqa: ARG001 - it has none, but every command takes its settings
+def run(settings: Settings) -> int:  # noqa: ARG001 - cli.main calls every command so; these have no fields
     """Show each sample as the network sees it, with the server's answer."""
     files = samples.files()
     with _server() as address, Client(address) as client:
@@ -64,7 +64,7 @@ def run(settings: Settings) -> int:  # noqa: ARG001 - it has none, but every com
 def _server() -> Iterator[str]:
     """Run `scanline serve` on a free port as a process of its own; give its address."""
     command = [sys.executable, "-m", "scanline", "serve", "--listen", "127.0.0.1:0", "--log-format", "json"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own command
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - no shell, and nothing in it comes from outside
         try:
             yield _address(process)
         finally:

@@ -23,7 +23,7 @@ Ask a server whether it is serving: over gRPC, or on its port for operators with
 this machine's, at SCANLINE_LISTEN or {DEFAULT}; one with TLS (SCANLINE_TLS_CERTIFICATE) at SCANLINE_METRICS_LISTEN.
 """
 HTTP: Final = "http://"
-EVERYWHERE: Final = {"0.0.0.0", "[::]"}  # noqa: S104 - told apart, not bound
+EVERYWHERE: Final = {"0.0.0.0", "[::]"}  # noqa: S104 - nothing is bound: a server there is asked on loopback
 TIMEOUT: Final = 3.0
 # HealthCheckRequest with no service asks for the whole server; HealthCheckResponse{status: SERVING}.
 WHOLE_SERVER: Final = b""

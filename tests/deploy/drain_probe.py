@@ -3,7 +3,6 @@
 import queue
 import subprocess
 import sys
-import time
 
 import grpc
 
@@ -32,7 +31,7 @@ with grpc.insecure_channel("127.0.0.1:50051") as channel:
         next(stream)
     with subprocess.Popen(["systemctl", "stop", "scanline"]) as stopping:
         while not is_refused(stub):
-            time.sleep(0.05)
+            pass  # each turn is a whole call
         for source in sources:
             for _ in range(ROWS - 1):
                 source.put(ROW)

@@ -80,8 +80,15 @@ def test_a_task_that_gives_up_costs_the_others_nothing(server: Server, reader: R
     async def ask() -> list[list[Prediction] | BaseException]:
         async with AsyncClient(server.address) as client:
             await client.classify([])
-            tasks = [asyncio.create_task(client.classify(image)) for image in NOISE]
-            await asyncio.sleep(0)  # let each of them queue its image
+            under_way = asyncio.Semaphore(0)
+
+            async def classify(image: NDArray[np.uint8]) -> list[Prediction]:
+                under_way.release()
+                return await client.classify(image)
+
+            tasks = [asyncio.create_task(classify(image)) for image in NOISE]
+            for _ in tasks:
+                await under_way.acquire()
             for task in tasks[::2]:
                 task.cancel()
             return await asyncio.gather(*tasks, return_exceptions=True)
