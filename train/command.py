@@ -28,7 +28,7 @@ def run(settings: Settings) -> int:
     Raises:
         UsageError: options that contradict one another, or the run that is to go on.
         InputError: data that can't be used.
-        ModelError: a run to go on with, or to be calibrated by, that is missing or damaged.
+        ModelError: a run to go on with, to be calibrated by or to learn from that is missing or damaged.
         DivergenceError: the loss is not finite.
     """
     with processes.join(settings.device) as here:
@@ -41,7 +41,13 @@ def run(settings: Settings) -> int:
         digits = split(dataset, hold_out=config.calibrated_by is None, device=here.device)
         try:
             training = loop.fit(
-                config.architecture, config.recipe, digits, seed=config.seed, run=settings.out, processes=here
+                config.architecture,
+                config.recipe,
+                digits,
+                teacher=None if config.teacher is None else checkpoint.load(Path(config.teacher)).model,
+                seed=config.seed,
+                run=settings.out,
+                processes=here,
             )
         except KeyboardInterrupt:
             console.err.print(f"stopped; `scanline train --resume --out {settings.out}` goes on", markup=False)
@@ -72,6 +78,7 @@ def _begin(settings: Settings, here: processes.Processes) -> tuple[Config, data.
     if here.rank == 0 and (settings.out / checkpoint.CONFIG).exists():
         raise UsageError(f"{settings.out} holds a run already: go on with it by --resume, or choose another --out")
     _check_calibrated_by(settings)
+    _check_teacher(settings)
     dataset = data.load(settings.data, settings.data_dir)
     preset = PRESETS[settings.preset]
     config = Config(
@@ -85,6 +92,7 @@ def _begin(settings: Settings, here: processes.Processes) -> tuple[Config, data.
         dataset_sha256=dataset.sha256,
         trial=settings.trial,
         calibrated_by=None if settings.calibrated_by is None else str(settings.calibrated_by),
+        teacher=None if settings.teacher is None else str(settings.teacher),
         seed=settings.seed,
         device=here.device.type,
         hardware=origin.hardware(here.device),
@@ -114,6 +122,17 @@ def _check_calibrated_by(settings: Settings) -> None:
         )
 
 
+def _check_teacher(settings: Settings) -> None:
+    if settings.teacher is None:
+        return
+    preset, other = PRESETS[settings.preset], checkpoint.load(settings.teacher).config
+    if bool(other.recipe.negatives) != bool(preset.recipe.negatives):
+        taught = "images of no digit" if preset.recipe.negatives else "digits alone"
+        raise UsageError(
+            f"--teacher {settings.teacher}: {settings.preset} learns of {taught}, and {other.preset} did not"
+        )
+
+
 def _changed(recipe: Recipe, settings: Settings) -> Recipe:
     if settings.epochs is not None:
         recipe = replace(recipe, epochs=settings.epochs, steps=None)
@@ -129,6 +148,7 @@ def _resume(settings: Settings) -> tuple[Config, data.Dataset]:
         "data": config.data,
         "trial": config.trial,
         "calibrated_by": config.calibrated_by and Path(config.calibrated_by),
+        "teacher": config.teacher and Path(config.teacher),
         "seed": config.seed,
         "epochs": config.recipe.epochs,
         "learning_rate": config.recipe.learning_rate,

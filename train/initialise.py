@@ -50,13 +50,15 @@ def _tutorial(network: DigitLSTM) -> None:
 def _orthogonal(network: DigitLSTM) -> None:
     """Draw each gate's recurrent weights as an orthogonal matrix (Saxe et al. 2014, arXiv:1312.6120).
 
-    Input weights are Glorot uniform for each gate, biases 0; the head keeps PyTorch's default. Convolutions are normal as
-    suits a ReLU (He et al. 2015, arXiv:1502.01852), biases 0.
+    Input weights are Glorot uniform for each gate, biases 0; the head keeps PyTorch's default. Convolutions are
+    normal, as suits a ReLU (He et al. 2015, arXiv:1502.01852), biases 0.
     """
-    for layer in network.convolutions or ():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
+    for name, parameter in network.named_parameters():
+        if name.startswith("convolutions"):
+            if name.endswith("weight"):
+                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+            else:
+                nn.init.zeros_(parameter)
     for name, parameter in network.lstm.named_parameters():
         if name.startswith("weight"):
             draw = nn.init.orthogonal_ if name.startswith("weight_hh") else nn.init.xavier_uniform_

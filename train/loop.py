@@ -22,7 +22,7 @@ from scanline import console
 from scanline.contract import CLASSES
 from scanline.errors import DivergenceError, InputError, UsageError
 from train import augment, evaluate, initialise, interrupt, negatives, state
-from train.model import Architecture
+from train.model import Architecture, DigitLSTM
 from train.objective import Objective
 from train.processes import Processes
 from train.recipe import Recipe
@@ -53,7 +53,14 @@ class Digits:
 
 
 def fit(
-    architecture: Architecture, recipe: Recipe, digits: Digits, *, seed: int, run: Path, processes: Processes
+    architecture: Architecture,
+    recipe: Recipe,
+    digits: Digits,
+    *,
+    teacher: DigitLSTM | None = None,
+    seed: int,
+    run: Path,
+    processes: Processes,
 ) -> state.Training:
     """Train a network, from the beginning or from where the run's folder says that it was stopped.
 
@@ -61,6 +68,7 @@ def fit(
         architecture: its shape.
         recipe: how it is trained.
         digits: on what.
+        teacher: a trained network whose answers have a share of the target (train.recipe), or None.
         seed: 0 or more.
         run: the folder for metrics.jsonl and the state, which are written after every epoch.
         processes: those that share each batch.
@@ -80,7 +88,7 @@ def fit(
     images, labels = _with_negatives(digits, recipe, seed)
     training = state.begin(network, recipe, steps=steps, device=processes.device)
     training.restore(run)
-    objective: nn.Module = Objective(network, recipe).to(processes.device)
+    objective: nn.Module = Objective(network, recipe, teacher).to(processes.device)
     if processes.count > 1:
         objective = DistributedDataParallel(objective)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scanline.contract import ROWS
+from scanline.contract import CLASSES, ROWS
 from train.model import DigitLSTM
 from train.recipe import Recipe
 
@@ -16,9 +16,18 @@ class Objective(nn.Module):
 
     row_weights: Tensor
 
-    def __init__(self, network: DigitLSTM, recipe: Recipe) -> None:
+    def __init__(self, network: DigitLSTM, recipe: Recipe, teacher: DigitLSTM | None = None) -> None:
+        """Put a loss around a network.
+
+        Args:
+            network: it is trained.
+            recipe: names the targets and their weights.
+            teacher: whose answers have a share of the target, or None; it learned of the same kinds of images.
+        """
         super().__init__()
         self.network = network
+        self.teacher = teacher if teacher is None else teacher.eval().requires_grad_(requires_grad=False)
+        self.teacher_share = recipe.teacher_share
         self.label_smoothing = recipe.label_smoothing
         self.every_row = recipe.early_rows > 0
         self.no_digit = recipe.negatives > 0
@@ -36,12 +45,23 @@ class Objective(nn.Module):
         Returns:
             A float32 scalar; the weights of the 28 answers add up to 1.
         """
-        answers = self.network.every_row(rows) if self.every_row else self.network(rows)
-        if self.no_digit:
-            answers = functional.pad(answers, (0, 1))  # a logit of 0
+        targets = self._targets(rows, labels)
         if not self.every_row:
-            return functional.cross_entropy(answers, labels, label_smoothing=self.label_smoothing)
-        answers = answers.transpose(1, 2)  # cross_entropy wants [batch, classes, rows]
-        targets = labels.unsqueeze(1).expand(-1, ROWS)
-        losses = functional.cross_entropy(answers, targets, label_smoothing=self.label_smoothing, reduction="none")
+            return functional.cross_entropy(self._answers(self.network(rows)), targets)
+        answers = self._answers(self.network.every_row(rows)).transpose(1, 2)  # [batch, classes, rows] is wanted
+        losses = functional.cross_entropy(answers, targets.unsqueeze(2).expand(-1, -1, ROWS), reduction="none")
         return (losses * self.row_weights).sum(dim=1).mean()
+
+    def _targets(self, rows: Tensor, labels: Tensor) -> Tensor:
+        """Give the probabilities that the answers should have, float32 [batch, classes]."""
+        classes = CLASSES + self.no_digit
+        targets = functional.one_hot(labels, classes) * (1 - self.label_smoothing) + self.label_smoothing / classes
+        if self.teacher is None:
+            return targets
+        with torch.no_grad():
+            said = self._answers(self.teacher(rows)).softmax(dim=1, dtype=torch.float32)
+        return targets.lerp(said, self.teacher_share)
+
+    def _answers(self, logits: Tensor) -> Tensor:
+        """Add the answer "no digit", whose logit is 0, to logits [..., 10] where the recipe has it."""
+        return functional.pad(logits, (0, 1)) if self.no_digit else logits

@@ -51,6 +51,9 @@ class Recipe:
         negatives: images of no digit (train.negatives) that are added to each batch; with them the network learns an
             eleventh answer, "no digit", whose logit is always 0. So the logarithm of the sum of the ten digits'
             exponentials, their negative energy (Liu et al. 2020, arXiv:2010.03759), is the log-odds of a digit.
+        teacher_share: the share of the target that is what a teacher says of the same bent image (Hinton et al. 2015,
+            arXiv:1503.02531; with the same view for both, Beyer et al. 2022, arXiv:2106.05237), where there is one;
+            the label has the rest.
         precision: what the network computes with in training; weights, optimizer and loss are float32 all the same.
             bfloat16 is much faster where the processor has matrix units for it (CUDA, AMX) and slower elsewhere.
     """
@@ -68,6 +71,7 @@ class Recipe:
     report_every: int | None = None
     distortion: Distortion | None = None
     negatives: int = 0
+    teacher_share: float = 0.8
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -110,7 +114,7 @@ PRESETS: Final = {
             negatives=16,
         ),
     ),
-    # Accuracy first, as far as a quarter of an hour of a core takes it: the LSTM reads what convolutions see, both ways.
+    # Accuracy first, for a quarter of an hour of a core: the LSTM reads what convolutions see, both ways.
     "accurate": Preset(
         architecture=Architecture(hidden=64, bidirectional=True, convolutions=(16, 32, 32)),
         recipe=Recipe(
