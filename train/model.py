@@ -145,10 +145,10 @@ class DigitLSTM(nn.Module):
 def _convolutions(channels: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for below, own in pairwise((1, *channels)):
-        convolution = nn.Conv2d(below, own, 3, padding=1)
-        convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
-        layers += [convolution, nn.ReLU()]
+        layers += [nn.Conv2d(below, own, 3, padding=1), nn.ReLU()]
         if below == 1:
             layers.append(nn.MaxPool2d(2))
     layers.append(nn.MaxPool2d((1, 2)))
-    return nn.Sequential(*layers)
+    convolutions = nn.Sequential(*layers)
+    convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotations leave it out
+    return convolutions
