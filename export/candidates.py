@@ -59,13 +59,13 @@ class Candidate:
 
 def candidates(network: Network) -> list[Candidate]:
     """List the files for a network: float32 first, each in both formats."""
-    wholes = [
-        ("digits", FLOAT32, ANY_CPU, graph.whole(network)),
-        # the plain name is for the file that is right everywhere
-        ("digits.int8", INT8, ANY_CPU, int8(network, REDUCED_RANGE)),
-        ("digits.int8-full", INT8, WIDE_PRODUCTS, int8(network, FULL_RANGE)),
-    ]
-    models = [(*whole, False) for whole in wholes]
+    models = [("digits", FLOAT32, ANY_CPU, graph.whole(network), False)]
+    if not network.convolutions:  # their features have no range that int8 could be pinned to
+        models += [
+            # the plain name is for the file that is right everywhere
+            ("digits.int8", INT8, ANY_CPU, int8(network, REDUCED_RANGE), False),
+            ("digits.int8-full", INT8, WIDE_PRODUCTS, int8(network, FULL_RANGE), False),
+        ]
     if not network.reads_ahead:
         models.append(("digits.step", FLOAT32, ANY_CPU, graph.step(network), True))
     return [

@@ -44,8 +44,8 @@ HALF_STEP: Final = 0.501  # of a quantised weight, with room for float32's round
 # What the targets' runtimes have: onnxruntime's full and mobile builds.
 OPERATORS: Final = {
     "": {
-        *("Clip", "Concat", "Gemm", "LSTM", "Pad", "ReduceMean", "Reshape", "Split", "Squeeze", "Transpose"),
-        *("ThresholdedRelu", "Unsqueeze"),
+        *("Clip", "Concat", "Conv", "Gemm", "LSTM", "MaxPool", "Pad", "ReduceMean", "Relu", "Reshape", "Split"),
+        *("Squeeze", "ThresholdedRelu", "Transpose", "Unsqueeze"),
     },
     MICROSOFT: {"DynamicQuantizeLSTM"},
 }

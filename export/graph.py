@@ -122,11 +122,25 @@ def contract_model(graph: Graph) -> ModelProto:
 
 
 def time_first(graph: Graph, network: Network, images: str) -> str:
-    """Turn images [batch, 28, 28] into the LSTM's steps [28, batch, 28], or 56 values a step with the columns."""
-    if network.columns:
-        upright = graph.node("Transpose", [images], ["upright"], perm=[0, 2, 1])
-        images = graph.node("Concat", [images, upright], ["rows_and_columns"], axis=2)
-    return graph.node("Transpose", [images], ["steps"], perm=[1, 0, 2])
+    """Turn images [batch, 28, 28] into the LSTM's steps [28, batch, 28], or into what convolutions see of them."""
+    if not network.convolutions:
+        return graph.node("Transpose", [images], ["steps"], perm=[1, 0, 2])
+    seen = graph.node("Unsqueeze", [images], ["image"], axes=[1])
+    last = len(network.convolutions) - 1
+    for index, convolution in enumerate(network.convolutions):
+        weights = [
+            graph.constant(f"convolution_weight_{index}", convolution.weight),
+            graph.constant(f"convolution_bias_{index}", convolution.bias),
+        ]
+        seen = graph.node("Conv", [seen, *weights], [f"convolution_{index}"], pads=[1, 1, 1, 1])
+        seen = graph.node("Relu", [seen], [f"seen_{index}"])
+        if index == 0:
+            seen = graph.node("MaxPool", [seen], ["halved"], kernel_shape=[2, 2], strides=[2, 2])
+        if index == last:
+            seen = graph.node("MaxPool", [seen], ["narrowed"], kernel_shape=[1, 2], strides=[1, 2])
+    beside = graph.node("Transpose", [seen], ["features"], perm=[2, 0, 1, 3])  # [14, batch, channels, 7]
+    width = graph.constant("width", np.array([0, 0, network.layers[0].input_weight.shape[2]], np.int64))
+    return graph.node("Reshape", [beside, width], ["steps"])
 
 
 def recurrent(graph: Graph, network: Network, steps: str, add_layer: AddLayer) -> str:

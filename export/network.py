@@ -42,6 +42,19 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Convolution:
+    """A 3x3 convolution, padded to the size of its input, and a ReLU.
+
+    Attributes:
+        weight: float32 [outputs, inputs, 3, 3].
+        bias: float32 [outputs].
+    """
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Network:
     """What a model file computes.
 
@@ -49,13 +62,13 @@ class Network:
         layers: the LSTM, from the pixels upwards.
         head_weight: float32 [10, directions * hidden].
         head_bias: float32 [10].
-        columns: whether step t reads column t beside row t.
+        convolutions: what the pixels go through before the LSTM (train.model.Architecture), from the pixels upwards.
     """
 
     layers: tuple[Layer, ...]
     head_weight: NDArray[np.float32]
     head_bias: NDArray[np.float32]
-    columns: bool
+    convolutions: tuple[Convolution, ...]
 
     @property
     def directions(self) -> int:
@@ -65,7 +78,7 @@ class Network:
     @property
     def reads_ahead(self) -> bool:
         """Whether there is no answer before the last row."""
-        return self.columns or self.directions > 1
+        return bool(self.convolutions) or self.directions > 1
 
 
 def from_model(model: DigitLSTM) -> Network:
@@ -84,8 +97,15 @@ def from_model(model: DigitLSTM) -> Network:
         layers=tuple(Layer(*(part.astype(np.float32) for part in layer)) for layer in layers),
         head_weight=_float64(model.head.weight).astype(np.float32),
         head_bias=_float64(model.head.bias).astype(np.float32),
-        columns=shape.columns,
+        convolutions=_convolutions(model),
     )
+
+
+def _convolutions(model: DigitLSTM) -> tuple[Convolution, ...]:
+    if model.convolutions is None:
+        return ()
+    parts = [_float64(parameter).astype(np.float32) for parameter in model.convolutions.parameters()]
+    return tuple(Convolution(weight, bias) for weight, bias in zip(parts[::2], parts[1::2], strict=True))
 
 
 def _layer(

@@ -125,11 +125,12 @@ def _check_calibrated_by(settings: Settings) -> None:
 def _check_teacher(settings: Settings) -> None:
     if settings.teacher is None:
         return
-    preset, other = PRESETS[settings.preset], checkpoint.load(settings.teacher).config
-    if bool(other.recipe.negatives) != bool(preset.recipe.negatives):
-        taught = "images of no digit" if preset.recipe.negatives else "digits alone"
+    own, other = PRESETS[settings.preset].recipe, checkpoint.load(settings.teacher).config
+    if bool(own.negatives) != bool(other.recipe.negatives):
+        alone, as_well = "digits alone", "images of no digit as well"
         raise UsageError(
-            f"--teacher {settings.teacher}: {settings.preset} learns of {taught}, and {other.preset} did not"
+            f"--teacher {settings.teacher}: {settings.preset} learns from {as_well if own.negatives else alone}, "
+            f"and {other.preset} from {as_well if other.recipe.negatives else alone}"
         )
 
 

@@ -18,7 +18,14 @@ ARCHITECTURES = {
     "projection": Architecture(hidden=18, projection=16),
     "stacked": Architecture(hidden=12, layers=2),
     "both ways": Architecture(hidden=10, bidirectional=True),
-    "all at once": Architecture(hidden=10, projection=14, layers=2, bidirectional=True, columns=True),
+    "all at once": Architecture(hidden=10, projection=14, layers=2, bidirectional=True),
+}
+# These have no int8 form.
+CONVOLUTIONS = {
+    "convolutions": Architecture(hidden=10, convolutions=(3, 5)),
+    "convolutions and all": Architecture(
+        hidden=10, projection=14, layers=2, bidirectional=True, convolutions=(4, 6, 5)
+    ),
 }
 
 

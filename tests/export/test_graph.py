@@ -10,16 +10,17 @@ import pytest
 import torch
 
 from export import graph
+from export.candidates import candidates
 from export.network import from_model
 from scanline.model import STEP_INPUTS, STEP_OUTPUTS, open_session
 from scanline.verify import every_row
-from tests.export.networks import ARCHITECTURES, compute, network, pytorch, strokes
+from tests.export.networks import ARCHITECTURES, CONVOLUTIONS, compute, network, pytorch, strokes
 from train.model import Architecture
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("kind", ARCHITECTURES | CONVOLUTIONS)
 def test_the_whole_model_gives_pytorchs_logits(kind: str) -> None:
-    model, rows = network(ARCHITECTURES[kind]), strokes(30)
+    model, rows = network((ARCHITECTURES | CONVOLUTIONS)[kind]), strokes(30)
     found = compute(graph.whole(from_model(model)), rows)
     np.testing.assert_allclose(found, pytorch(model, rows), atol=1e-5)
 
@@ -56,7 +57,13 @@ def test_the_seeds_projection_is_folded_away() -> None:
     assert folded <= 0.65 * plain
 
 
-def test_the_files_use_the_oldest_opset_that_will_do() -> None:
-    model = graph.whole(from_model(network(ARCHITECTURES["all at once"])))
+def test_convolutions_have_neither_int8_nor_step_files() -> None:
+    names = [candidate.name for candidate in candidates(from_model(network(CONVOLUTIONS["convolutions"])))]
+    assert names == ["digits.onnx", "digits.ort"]
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES | CONVOLUTIONS)
+def test_the_files_use_the_oldest_opset_that_will_do(kind: str) -> None:
+    model = graph.whole(from_model(network((ARCHITECTURES | CONVOLUTIONS)[kind])))
     assert (model.ir_version, [(entry.domain, entry.version) for entry in model.opset_import]) == (6, [("", 11)])
     onnx.checker.check_model(model, full_check=True)

@@ -139,6 +139,27 @@ def test_calibration_by_an_unsuitable_run_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_learns_from_a_teacher_and_goes_on_with_it(
+    tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path / "run", "--epochs", "1", "--teacher", str(finished)) == 0
+    assert checkpoint.load(tmp_path / "run").config.teacher == str(finished)
+    assert train(tmp_path / "alone", "--epochs", "1") == 0
+    first, second = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("run", "alone"))
+    assert first["history"][0]["loss"] != second["history"][0]["loss"]
+    capsys.readouterr()
+    assert main(["train", "--resume", "--teacher", "another", "--out", str(tmp_path / "run")]) == 2
+    assert f"--teacher was {finished}, not another" in capsys.readouterr().err
+
+
+def test_an_unsuitable_teacher_is_refused(tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "run", "--teacher", str(tmp_path / "nowhere")) == 1
+    assert "holds no training run" in capsys.readouterr().err
+    assert train(tmp_path / "run", "--preset", "seed", "--teacher", str(finished)) == 2
+    assert "seed learns from digits alone, and edge from images of no digit as well" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_divergence_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path / "run", "--epochs", "2", "--learning-rate", "1e30") == 1
     assert re.search(r"the loss is (nan|inf) after step 10.*lower --learning-rate than 1e\+30", capsys.readouterr().err)

@@ -36,20 +36,24 @@ def test_an_answer_depends_on_no_later_row() -> None:
 
 
 @pytest.mark.parametrize(
-    "architecture", [Architecture(hidden=8, bidirectional=True), Architecture(hidden=8, columns=True)]
+    "architecture", [Architecture(hidden=8, bidirectional=True), Architecture(hidden=8, convolutions=(2, 3))]
 )
 def test_a_network_that_looks_ahead_has_no_early_answers(architecture: Architecture) -> None:
     with pytest.raises(ValueError, match="reads the whole image at once"):
         DigitLSTM(architecture).every_row(torch.rand(1, 28, 28))
 
 
-def test_columns_are_read_beside_rows() -> None:
-    network = DigitLSTM(Architecture(hidden=8, columns=True))
-    with torch.no_grad():
-        network.lstm.state_dict()["weight_ih_l0"][:, :28] = 0  # blind to rows: only columns are left
-    rows = torch.rand(1, 28, 28)
-    rolled = rows.roll(1, dims=1)  # every column's order changes
-    assert not torch.allclose(network(rows), network(rolled))
+def test_convolutions_give_the_lstm_a_step_for_every_two_rows() -> None:
+    network = DigitLSTM(Architecture(hidden=8, convolutions=(2, 3)))
+    steps = []
+    network.lstm.register_forward_pre_hook(lambda _, given: steps.append(given[0]))
+    rows = torch.zeros(1, 28, 28)
+    network(rows)
+    rows[0, 13, 9] = 1  # under 3x3 twice, once at half the size: it reaches 3 rows up and down of the second
+    network(rows)
+    assert steps[0].shape == (1, 14, 3 * 7)
+    changed = (steps[0] != steps[1]).any(dim=2).squeeze(0).nonzero().flatten()
+    assert set(changed.tolist()) <= {5, 6, 7, 8}
 
 
 def test_the_forget_gates_constant_is_not_trained() -> None:
@@ -71,7 +75,7 @@ def test_the_presets_keep_their_size() -> None:
 
 @pytest.mark.parametrize(
     ("preset", "name"),
-    [("seed", "projection-128-lstm-128"), ("edge", "lstm-126"), ("accurate", "columns-bidirectional-lstm-126")],
+    [("seed", "projection-128-lstm-128"), ("edge", "lstm-126"), ("accurate", "conv-16-32-32-bidirectional-lstm-64")],
 )
 def test_an_architecture_has_a_name_for_the_card(preset: str, name: str) -> None:
     assert PRESETS[preset].architecture.name == name

@@ -49,3 +49,26 @@ def test_no_digit_is_an_eleventh_answer_whose_logit_is_0() -> None:
     expected = torch.cat([logits[[0, 1, 2], [0, 1, 2]], torch.zeros(3)]) - log_partition
     found = Objective(network, replace(PLAIN, negatives=1))(ROWS, labels)
     torch.testing.assert_close(found, -expected.mean())
+
+
+def test_a_teacher_has_its_share_of_the_target() -> None:
+    network, teacher = (DigitLSTM(Architecture(hidden=8)) for _ in range(2))
+    objective = Objective(network, replace(PLAIN, teacher_share=0.75), teacher)
+    said = teacher(ROWS).detach().softmax(dim=1)
+    target = 0.25 * functional.one_hot(LABELS, 10) + 0.75 * said
+    loss = objective(ROWS, LABELS)
+    torch.testing.assert_close(loss, functional.cross_entropy(network(ROWS), target))
+    loss.backward()
+    assert network.head.weight.grad is not None
+    assert teacher.head.weight.grad is None
+
+
+def test_a_teacher_says_no_digit_too() -> None:
+    network, teacher = (DigitLSTM(Architecture(hidden=8)) for _ in range(2))
+    with torch.no_grad():
+        teacher.head.weight.zero_()
+        teacher.head.bias.fill_(-50)  # sure that nothing is a digit
+        network.head.weight.zero_()
+        network.head.bias.fill_(-50)
+    recipe = replace(PLAIN, negatives=1, early_rows=0.5, teacher_share=1.0)
+    assert Objective(network, recipe, teacher)(ROWS, LABELS).item() == pytest.approx(0, abs=1e-6)
