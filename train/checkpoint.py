@@ -43,7 +43,7 @@ class Config:
         dataset_sha256: the checksum of the training images and labels.
         trial: whether the run leaves the test set alone and is measured on its validation images.
         calibrated_by: the run that gave the temperature, so that this one trained on every image; else None.
-        teacher: the run whose answers have a share of the target, or None.
+        teacher: the runs whose answers have a share of the target.
         seed: the number that all its random draws come from.
         device: ``cpu`` or ``cuda``.
         hardware: the machine, in words.
@@ -62,7 +62,7 @@ class Config:
     dataset_sha256: str
     trial: bool
     calibrated_by: str | None
-    teacher: str | None
+    teacher: tuple[str, ...]
     seed: int
     device: str
     hardware: str

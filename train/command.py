@@ -44,7 +44,7 @@ def run(settings: Settings) -> int:
                 config.architecture,
                 config.recipe,
                 digits,
-                teacher=None if config.teacher is None else checkpoint.load(Path(config.teacher)).model,
+                teachers=[checkpoint.load(Path(run)).model for run in config.teacher],
                 seed=config.seed,
                 run=settings.out,
                 processes=here,
@@ -78,7 +78,7 @@ def _begin(settings: Settings, here: processes.Processes) -> tuple[Config, data.
     if here.rank == 0 and (settings.out / checkpoint.CONFIG).exists():
         raise UsageError(f"{settings.out} holds a run already: go on with it by --resume, or choose another --out")
     _check_calibrated_by(settings)
-    _check_teacher(settings)
+    _check_teachers(settings)
     dataset = data.load(settings.data, settings.data_dir)
     preset = PRESETS[settings.preset]
     config = Config(
@@ -92,7 +92,7 @@ def _begin(settings: Settings, here: processes.Processes) -> tuple[Config, data.
         dataset_sha256=dataset.sha256,
         trial=settings.trial,
         calibrated_by=None if settings.calibrated_by is None else str(settings.calibrated_by),
-        teacher=None if settings.teacher is None else str(settings.teacher),
+        teacher=tuple(map(str, settings.teacher)),
         seed=settings.seed,
         device=here.device.type,
         hardware=origin.hardware(here.device),
@@ -122,16 +122,16 @@ def _check_calibrated_by(settings: Settings) -> None:
         )
 
 
-def _check_teacher(settings: Settings) -> None:
-    if settings.teacher is None:
-        return
-    own, other = PRESETS[settings.preset].recipe, checkpoint.load(settings.teacher).config
-    if bool(own.negatives) != bool(other.recipe.negatives):
-        alone, as_well = "digits alone", "images of no digit as well"
-        raise UsageError(
-            f"--teacher {settings.teacher}: {settings.preset} learns from {as_well if own.negatives else alone}, "
-            f"and {other.preset} from {as_well if other.recipe.negatives else alone}"
-        )
+def _check_teachers(settings: Settings) -> None:
+    own = PRESETS[settings.preset].recipe
+    for run in settings.teacher:
+        other = checkpoint.load(run).config
+        if bool(own.negatives) != bool(other.recipe.negatives):
+            alone, as_well = "digits alone", "images of no digit as well"
+            raise UsageError(
+                f"--teacher {run}: {settings.preset} learns from {as_well if own.negatives else alone}, "
+                f"and {other.preset} from {as_well if other.recipe.negatives else alone}"
+            )
 
 
 def _changed(recipe: Recipe, settings: Settings) -> Recipe:
@@ -149,7 +149,7 @@ def _resume(settings: Settings) -> tuple[Config, data.Dataset]:
         "data": config.data,
         "trial": config.trial,
         "calibrated_by": config.calibrated_by and Path(config.calibrated_by),
-        "teacher": config.teacher and Path(config.teacher),
+        "teacher": tuple(map(Path, config.teacher)),
         "seed": config.seed,
         "epochs": config.recipe.epochs,
         "learning_rate": config.recipe.learning_rate,

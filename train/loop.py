@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -57,7 +58,7 @@ def fit(
     recipe: Recipe,
     digits: Digits,
     *,
-    teacher: DigitLSTM | None = None,
+    teachers: Sequence[DigitLSTM] = (),
     seed: int,
     run: Path,
     processes: Processes,
@@ -68,7 +69,7 @@ def fit(
         architecture: its shape.
         recipe: how it is trained.
         digits: on what.
-        teacher: a trained network whose answers have a share of the target (train.recipe), or None.
+        teachers: trained networks whose answers have a share of the target (train.recipe).
         seed: 0 or more.
         run: the folder for metrics.jsonl and the state, which are written after every epoch.
         processes: those that share each batch.
@@ -88,7 +89,7 @@ def fit(
     images, labels = _with_negatives(digits, recipe, seed)
     training = state.begin(network, recipe, steps=steps, device=processes.device)
     training.restore(run)
-    objective: nn.Module = Objective(network, recipe, teacher).to(processes.device)
+    objective: nn.Module = Objective(network, recipe, teachers).to(processes.device)
     if processes.count > 1:
         objective = DistributedDataParallel(objective)
 

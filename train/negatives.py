@@ -110,18 +110,14 @@ def lines(generator: Generator, _: Pixels) -> Pixels:
 
 
 def scribble(generator: Generator, _: Pixels) -> Pixels:
-    """One long stroke that wanders through many points, or two to five shorter ones."""
+    """One stroke that wanders through many points."""
     image, pencil = _canvas()
-    count = int(generator.integers(1, 6))
-    width = int(generator.integers(3, 11))
-    for _stroke in range(count):
-        corners = int(generator.integers(10, 24) if count == 1 else generator.integers(5, 10))
-        points = generator.uniform(0.1, 0.9, (corners, 2)) * CANVAS
-        times = np.linspace(0, corners - 1, 12 * corners)
-        path = np.stack([np.interp(times, np.arange(corners), points[:, axis]) for axis in (0, 1)], axis=1)
-        window = np.hanning(int(generator.choice([7, 13])))
-        smooth = np.stack([np.convolve(path[:, axis], window / window.sum(), "valid") for axis in (0, 1)], axis=1)
-        pencil.line(smooth.flatten().tolist(), fill=255, width=width, joint="curve")
+    points = generator.uniform(0.1, 0.9, (int(generator.integers(10, 24)), 2)) * CANVAS
+    times = np.linspace(0, len(points) - 1, 12 * len(points))
+    path = np.stack([np.interp(times, np.arange(len(points)), points[:, axis]) for axis in (0, 1)], axis=1)
+    window = np.hanning(13) / np.hanning(13).sum()
+    smooth = np.stack([np.convolve(path[:, axis], window, "valid") for axis in (0, 1)], axis=1)
+    pencil.line(smooth.flatten().tolist(), fill=255, width=int(generator.integers(4, 11)), joint="curve")
     return np.asarray(image)
 
 
@@ -159,7 +155,7 @@ def shuffled(generator: Generator, digits: Pixels) -> Pixels:
 
 
 KINDS: Final[tuple[Callable[[Generator, Pixels], Pixels], ...]] = (
-    noise, texture, blot, lines, scribble, scribble, letter, letter, several, several, shuffled,
+    noise, texture, blot, lines, scribble, letter, letter, several, several, shuffled,
 )  # fmt: skip
 
 

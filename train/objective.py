@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,17 +18,17 @@ class Objective(nn.Module):
 
     row_weights: Tensor
 
-    def __init__(self, network: DigitLSTM, recipe: Recipe, teacher: DigitLSTM | None = None) -> None:
+    def __init__(self, network: DigitLSTM, recipe: Recipe, teachers: Sequence[DigitLSTM] = ()) -> None:
         """Put a loss around a network.
 
         Args:
             network: it is trained.
             recipe: names the targets and their weights.
-            teacher: whose answers have a share of the target, or None; it learned of the same kinds of images.
+            teachers: the mean of their answers has a share of the target; they learned of the same kinds of images.
         """
         super().__init__()
         self.network = network
-        self.teacher = teacher if teacher is None else teacher.eval().requires_grad_(requires_grad=False)
+        self.teachers = nn.ModuleList(teachers).eval().requires_grad_(requires_grad=False)
         self.teacher_share = recipe.teacher_share
         self.label_smoothing = recipe.label_smoothing
         self.every_row = recipe.early_rows > 0
@@ -56,11 +58,11 @@ class Objective(nn.Module):
         """Give the probabilities that the answers should have, float32 [batch, classes]."""
         classes = CLASSES + self.no_digit
         targets = functional.one_hot(labels, classes) * (1 - self.label_smoothing) + self.label_smoothing / classes
-        if self.teacher is None:
+        if not self.teachers:
             return targets
         with torch.no_grad():
-            said = self._answers(self.teacher(rows)).softmax(dim=1, dtype=torch.float32)
-        return targets.lerp(said, self.teacher_share)
+            said = [self._answers(teacher(rows)).softmax(dim=1, dtype=torch.float32) for teacher in self.teachers]
+        return targets.lerp(torch.stack(said).mean(dim=0), self.teacher_share)
 
     def _answers(self, logits: Tensor) -> Tensor:
         """Add the answer "no digit", whose logit is 0, to logits [..., 10] where the recipe has it."""

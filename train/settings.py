@@ -32,8 +32,8 @@ class Settings(BaseSettings):
         None,
         description="train on the validation split too, and take the temperature of this run of the same preset",
     )
-    teacher: Path | None = Field(
-        None, description="learn from the answers of this finished run, such as one of accurate, beside the labels"
+    teacher: tuple[Path, ...] = Field(
+        (), description="learn from the answers of this finished run beside the labels; give it again for several"
     )
     seed: int = Field(0, ge=0, description="where all random draws come from; the same seed gives the same network")
     epochs: int | None = Field(None, ge=1, description="how often every image is shown, else the preset's number")

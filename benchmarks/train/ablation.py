@@ -42,17 +42,9 @@ VARIANTS: Final = {
     "long": Preset(architecture=WIDE, recipe=replace(BASE, epochs=100)),
     "narrow": Preset(architecture=EDGE.architecture, recipe=replace(BASE, epochs=100)),
     "negatives": Preset(architecture=EDGE.architecture, recipe=replace(BASE, epochs=100, negatives=16)),
-    "large": Preset(  # 1,714,058 weights: for a GPU
-        architecture=Architecture(hidden=224, layers=2, bidirectional=True, columns=True, dropout=0.2),
-        recipe=replace(
-            PRESETS["accurate"].recipe,
-            epochs=100,
-            batch=256,
-            negatives=32,
-            learning_rate=3e-3,
-            weight_decay=0.05,
-            precision="bfloat16",
-        ),
+    "large": Preset(  # 650,186 weights: for a GPU
+        architecture=Architecture(hidden=128, bidirectional=True, convolutions=(32, 64, 64)),
+        recipe=replace(PRESETS["accurate"].recipe, epochs=100, precision="bfloat16"),
     ),
 }
 

@@ -51,16 +51,16 @@ def test_no_digit_is_an_eleventh_answer_whose_logit_is_0() -> None:
     torch.testing.assert_close(found, -expected.mean())
 
 
-def test_a_teacher_has_its_share_of_the_target() -> None:
-    network, teacher = (DigitLSTM(Architecture(hidden=8)) for _ in range(2))
-    objective = Objective(network, replace(PLAIN, teacher_share=0.75), teacher)
-    said = teacher(ROWS).detach().softmax(dim=1)
+def test_teachers_have_their_share_of_the_target() -> None:
+    network, *teachers = (DigitLSTM(Architecture(hidden=8)) for _ in range(3))
+    objective = Objective(network, replace(PLAIN, teacher_share=0.75), teachers)
+    said = sum(0.5 * teacher(ROWS).detach().softmax(dim=1) for teacher in teachers)
     target = 0.25 * functional.one_hot(LABELS, 10) + 0.75 * said
     loss = objective(ROWS, LABELS)
     torch.testing.assert_close(loss, functional.cross_entropy(network(ROWS), target))
     loss.backward()
     assert network.head.weight.grad is not None
-    assert teacher.head.weight.grad is None
+    assert all(teacher.head.weight.grad is None for teacher in teachers)
 
 
 def test_a_teacher_says_no_digit_too() -> None:
@@ -71,4 +71,4 @@ def test_a_teacher_says_no_digit_too() -> None:
         network.head.weight.zero_()
         network.head.bias.fill_(-50)
     recipe = replace(PLAIN, negatives=1, early_rows=0.5, teacher_share=1.0)
-    assert Objective(network, recipe, teacher)(ROWS, LABELS).item() == pytest.approx(0, abs=1e-6)
+    assert Objective(network, recipe, [teacher])(ROWS, LABELS).item() == pytest.approx(0, abs=1e-6)
