@@ -156,7 +156,7 @@ def _resume(settings: Settings) -> tuple[Config, data.Dataset]:
         "precision": config.recipe.precision,
     }
     differing = [
-        f"--{name.replace('_', '-')} was {value}, not {getattr(settings, name)}"
+        f"--{name.replace('_', '-')} was {_said(value)}, not {_said(getattr(settings, name))}"
         for name, value in begun.items()
         if name in settings.model_fields_set and getattr(settings, name) != value
     ]
@@ -170,6 +170,10 @@ def _resume(settings: Settings) -> tuple[Config, data.Dataset]:
             f"now it is {dataset.sha256}"
         )
     return config, dataset
+
+
+def _said(value: object) -> str:
+    return " and ".join(map(str, value)) or "not given" if isinstance(value, tuple) else str(value)
 
 
 def _finish(

@@ -26,7 +26,7 @@ from train import augment, evaluate, initialise, interrupt, negatives, state
 from train.model import Architecture, DigitLSTM
 from train.objective import Objective
 from train.processes import Processes
-from train.recipe import Recipe
+from train.recipe import Distortion, Recipe
 
 # what a random number is for
 FIRST_WEIGHTS: Final = 0
@@ -108,7 +108,7 @@ def fit(
             if recipe.negatives:
                 drawn = torch.randint(len(order), len(labels), (recipe.negatives,), device=processes.device)
                 chosen = torch.cat([chosen, drawn])
-            shown = _batch(images, labels, chosen, recipe, processes)
+            shown = _batch(images, labels, chosen, _distortion(recipe, step / steps), processes)
             _step(training, objective, recipe, *shown)
             training.seconds = time.perf_counter() - began
             bar.advance(task)
@@ -149,14 +149,21 @@ def _with_negatives(digits: Digits, recipe: Recipe, seed: int) -> tuple[Tensor, 
     return torch.cat([digits.images, drawn]), torch.cat([digits.labels, digits.labels.new_full((len(drawn),), CLASSES)])
 
 
+def _distortion(recipe: Recipe, done: float) -> Distortion | None:
+    """Give the distortion when this share of the steps is done, 0 to 1."""
+    if recipe.distortion is None:
+        return None
+    return recipe.distortion.scaled(1 - (1 - recipe.last_distortion) * done)
+
+
 def _batch(
-    images: Tensor, labels: Tensor, chosen: Tensor, recipe: Recipe, processes: Processes
+    images: Tensor, labels: Tensor, chosen: Tensor, distortion: Distortion | None, processes: Processes
 ) -> tuple[Tensor, Tensor]:
     """Give this process's share of a batch, bent: float32 [share, 28, 28] and int64 [share]."""
     share = processes.share(len(chosen))
     rows = augment.to_rows(images[chosen[share]])
-    if recipe.distortion is not None:  # drawn for the whole batch, so that the number of processes changes nothing
-        rows = augment.bend(rows, augment.draw(recipe.distortion, len(chosen), processes.device)[share])
+    if distortion is not None:  # drawn for the whole batch, so that the number of processes changes nothing
+        rows = augment.bend(rows, augment.draw(distortion, len(chosen), processes.device)[share])
     return rows, labels[chosen[share]]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
 from train.model import Architecture
@@ -26,6 +26,10 @@ class Distortion:
     shift: float
     elastic: float
 
+    def scaled(self, share: float) -> Distortion:
+        """Give this share of every limit."""
+        return Distortion(**{name: share * limit for name, limit in asdict(self).items()})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -47,7 +51,9 @@ class Recipe:
             the trained weights themselves.
         report_every: steps between two lines of metrics, with the accuracy on the step's own batch; None for a line
             an epoch, with the accuracy on the held-out images.
-        distortion: how training images are bent, or None.
+        distortion: how training images are bent at first, or None.
+        last_distortion: the share of it that is left at the end, to which it falls steadily: the last images are more
+            like those that will be read (Touvron et al. 2019, arXiv:1906.06423).
         negatives: images of no digit (train.negatives) that are added to each batch; with them the network learns an
             eleventh answer, "no digit", whose logit is always 0. So the logarithm of the sum of the ten digits'
             exponentials, their negative energy (Liu et al. 2020, arXiv:2010.03759), is the log-odds of a digit.
@@ -70,6 +76,7 @@ class Recipe:
     average_decay: float = 0.0
     report_every: int | None = None
     distortion: Distortion | None = None
+    last_distortion: float = 1.0
     negatives: int = 0
     teacher_share: float = 0.8
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -127,6 +134,7 @@ PRESETS: Final = {
             label_smoothing=0.02,
             average_decay=0.999,
             distortion=Distortion(degrees=13, scale=0.12, shear=0.15, shift=2, elastic=1.6),
+            last_distortion=0.4,
             negatives=16,
         ),
     ),

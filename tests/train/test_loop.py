@@ -57,6 +57,21 @@ def test_bfloat16_computes_coarsely_and_keeps_float32_weights(digits: loop.Digit
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
 
 
+def test_the_distortion_falls_steadily(digits: loop.Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    degrees = []
+    draw = augment.draw
+
+    def watched(distortion: Distortion, batch: int, device: torch.device) -> torch.Tensor:
+        degrees.append(distortion.degrees)
+        return draw(distortion, batch, device)
+
+    monkeypatch.setattr(augment, "draw", watched)
+    bent = Distortion(degrees=10, scale=0, shear=0, shift=0, elastic=0)
+    recipe = replace(EDGE.recipe, batch=16, steps=4, distortion=bent, last_distortion=0.2)
+    loop.fit(EDGE.architecture, recipe, digits, seed=1, run=tmp_path, processes=ALONE)
+    assert degrees == pytest.approx([10, 8, 6, 4])
+
+
 def test_ctrl_c_finishes_the_step_and_loses_nothing(
     digits: loop.Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
