@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 from scanline.contract import COLUMNS, IMAGE_BYTES, METADATA_PREFIX, ROWS
 from scanline.prediction import RejectReason
 from scanline.v1 import digits_pb2 as pb
-from serve.core import Answers, Request, Trace
+from serve.core import Answers
 from serve.errors import BadRequestError
+from serve.settings import ServeSettings
 from serve.version import Version
 
 REASONS: Final = {reason: pb.RejectReason.Value(f"REJECT_REASON_{reason.name}") for reason in RejectReason}
 
 
-def request_of(message: pb.ClassifyRequest, deadline: float | None, trace: Trace | None) -> Request:
-    """Turn a message into the core's request.
+def images_of(message: pb.ClassifyRequest) -> NDArray[np.uint8] | Sequence[bytes]:
+    """Give the images of a message, uint8 [n, 28, 28] or the bytes of files.
 
     Raises:
         BadRequestError: it holds no images, or pixels of the wrong size.
@@ -27,15 +28,14 @@ def request_of(message: pb.ClassifyRequest, deadline: float | None, trace: Trace
     form = message.WhichOneof("images")
     if form is None:
         raise BadRequestError(f"the call has no images: set `pixels` ({IMAGE_BYTES} bytes an image) or `files`")
-    images: NDArray[np.uint8] | Sequence[bytes] = message.files.files
-    if form == "pixels":
-        if len(message.pixels) % IMAGE_BYTES:
-            raise BadRequestError(
-                f"`pixels` has {len(message.pixels)} bytes, expected a multiple of {IMAGE_BYTES}: "
-                f"{ROWS} rows of {COLUMNS} uint8 pixels an image"
-            )
-        images = np.frombuffer(message.pixels, np.uint8).reshape(-1, ROWS, COLUMNS)
-    return Request(images=images, version=message.model_version, deadline=deadline, trace=trace)
+    if form == "files":
+        return message.files.files
+    if len(message.pixels) % IMAGE_BYTES:
+        raise BadRequestError(
+            f"`pixels` has {len(message.pixels)} bytes, expected a multiple of {IMAGE_BYTES}: "
+            f"{ROWS} rows of {COLUMNS} uint8 pixels an image"
+        )
+    return np.frombuffer(message.pixels, np.uint8).reshape(-1, ROWS, COLUMNS)
 
 
 def response_of(answers: Answers, version: str, *, probabilities: bool) -> pb.ClassifyResponse:
@@ -80,11 +80,11 @@ def row_answer_of(probabilities: NDArray[np.float32], rows_seen: int) -> pb.Clas
     )
 
 
-def model_of(version: Version, *, max_images: int, max_message_bytes: int) -> pb.GetModelResponse:
+def model_of(version: Version, settings: ServeSettings) -> pb.GetModelResponse:
     """Turn a version of the model, and the server's limits, into a message."""
     return pb.GetModelResponse(
         model_version=version.name,
         card={key.removeprefix(METADATA_PREFIX): value for key, value in version.card.to_metadata().items()},
-        limits=pb.Limits(max_images=max_images, max_message_bytes=max_message_bytes),
+        limits=pb.Limits(max_images=settings.max_images, max_message_bytes=settings.max_message_bytes),
         file=version.model.version,
     )

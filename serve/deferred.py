@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from numpy.typing import NDArray
+
 from serve.calls import Context
-from serve.core import DigitService, Pending, Request, Trace
+from serve.core import DigitService, Pending
 
 if TYPE_CHECKING:
     from serve.tracing import Tracer
@@ -31,24 +33,34 @@ class Deferred:
     end: Callable[[Any, Pending], Any]
 
 
-def deadline_of(context: Context) -> float | None:
-    """Give the time.monotonic() at which a call's deadline passes, or None where its caller set none."""
-    remaining = context.time_remaining()
-    return time.monotonic() + remaining if remaining < NO_DEADLINE else None
+def submit(
+    service: DigitService,
+    tracer: Tracer | None,
+    context: Context,
+    images: NDArray[Any] | Sequence[bytes],
+    version: str,
+    *,
+    timeout: float | None = None,
+) -> Pending:
+    """Queue a call's images, to be dropped when its caller goes or its deadline passes.
 
-
-def trace_of(context: Context, tracer: Tracer | None) -> Trace | None:
-    """Begin a call's trace, where there is something that makes traces."""
-    return None if tracer is None else tracer.begin(context.invocation_metadata())
-
-
-def submit(service: DigitService, request: Request, context: Context) -> Pending:
-    """Queue a call's images, to be dropped when its caller goes.
+    Args:
+        service: what answers.
+        tracer: makes the call's trace; None for none.
+        context: the call.
+        images: as DigitService.submit takes them.
+        version: likewise.
+        timeout: seconds after which the caller wants no answer, if it says more than its deadline does.
 
     Raises:
         CallError: as DigitService.submit does.
     """
-    pending = service.submit(request)
+    remaining = context.time_remaining()
+    if timeout is not None:
+        remaining = min(remaining, timeout)
+    deadline = time.monotonic() + remaining if remaining < NO_DEADLINE else None
+    trace = None if tracer is None else tracer.begin(context.invocation_metadata())
+    pending = service.submit(images, version, deadline, trace)
     if not context.add_callback(pending.cancel):  # the caller went while files were read
         pending.cancel()
     return pending

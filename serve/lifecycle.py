@@ -92,18 +92,9 @@ class Server:
         for name in HEALTH:
             self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         self.repository = _load(settings, self.statistics)
-        self._service = DigitService(
-            self.repository,
-            self.statistics,
-            max_images=settings.max_images,
-            max_pixels=settings.max_pixels,
-            max_batch_size=settings.max_batch_size,
-            max_queue_images=settings.max_queue_images,
-            max_queue_delay=settings.max_queue_delay,
-            instances=settings.instances,
-        )
+        self._service = DigitService(self.repository, self.statistics, settings)
         self._tracer = _tracer(settings)
-        self.inference = oip.OpenInference(self._service, self.repository, self.statistics, self._tracer, settings)
+        self.inference = oip.OpenInference(self._service, self.statistics, self._tracer, settings)
         self._transport = self._build()
         self.address = self._bind()
         self._metrics = self._bind_metrics()
@@ -160,7 +151,7 @@ class Server:
         # what is left: callers that watch our health, and calls past the grace period
         closed = self._transport.stop(CLOSE_TIMEOUT)
         self.repository.close()
-        self._service.close()
+        self._service.batcher.close()
         if self._tracer is not None:
             self._tracer.close()
         if self._metrics is not None:
@@ -202,7 +193,7 @@ class Server:
             self._health.set(name, state.SERVING if self._is_ready() else state.NOT_SERVING)
 
     def _build(self) -> Transport:
-        digits = servicers.Digits(self._service, self._tracer, max_message_bytes=self._settings.max_message_bytes)
+        digits = servicers.Digits(self._service, self._tracer, self._settings)
         transport = _transport(
             self._settings,
             self._calls,
@@ -268,7 +259,7 @@ def _transport(
                 calls,
                 deferred,
                 slow,
-                service.work,
+                service.batcher.work,
                 loops=settings.instances + 1,  # one is there for calls if the others never come back from the model
                 threads=settings.threads,
                 max_calls=settings.max_calls,

@@ -12,8 +12,9 @@ from scanline.v1.digits_pb2_grpc import DigitsServicer
 from serve import convert
 from serve.calls import Context
 from serve.core import DigitService, Pending
-from serve.deferred import Deferred, deadline_of, submit, trace_of
+from serve.deferred import Deferred, submit
 from serve.errors import CallError
+from serve.settings import ServeSettings
 from serve.stream import submitted
 
 if TYPE_CHECKING:
@@ -25,17 +26,11 @@ SERVICE: Final = pb.DESCRIPTOR.services_by_name["Digits"].full_name
 class Digits(DigitsServicer):
     """Reads digits."""
 
-    def __init__(self, service: DigitService, tracer: Tracer | None, *, max_message_bytes: int) -> None:
-        """Answer with a service.
-
-        Args:
-            service: the core.
-            tracer: makes traces of the requests; None for none.
-            max_message_bytes: what GetModel tells callers of the transport's own limit.
-        """
+    def __init__(self, service: DigitService, tracer: Tracer | None, settings: ServeSettings) -> None:
+        """Answer with a service, and tell callers the limits of the settings."""
         self._service = service
         self._tracer = tracer
-        self._max_message_bytes = max_message_bytes
+        self._settings = settings
 
     def Classify(self, request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:
         """Classify a batch."""
@@ -69,12 +64,10 @@ class Digits(DigitsServicer):
 
     def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.GetModelResponse:
         """Describe the model that answers."""
-        version = self._service.version(request.model_version)
-        return convert.model_of(version, max_images=self._service.max_images, max_message_bytes=self._max_message_bytes)
+        return convert.model_of(self._service.repository.get(request.model_version), self._settings)
 
     def _submit(self, message: pb.ClassifyRequest, context: Context) -> Pending:
-        request = convert.request_of(message, deadline_of(context), trace_of(context, self._tracer))
-        return submit(self._service, request, context)
+        return submit(self._service, self._tracer, context, convert.images_of(message), message.model_version)
 
     def _respond(self, message: pb.ClassifyRequest, pending: Pending) -> pb.ClassifyResponse:
         return convert.response_of(pending.result(), pending.version.name, probabilities=message.probabilities)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -13,7 +12,7 @@ from scanline.inference import open_inference_pb2 as pb
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from serve.calls import Context
 from serve.core import DigitService, Pending
-from serve.deferred import Deferred, deadline_of, submit, trace_of
+from serve.deferred import Deferred, submit
 from serve.errors import (
     BadRequestError,
     CallError,
@@ -24,7 +23,6 @@ from serve.errors import (
 )
 from serve.oip import convert, report
 from serve.oip.models import FACES, config_of, face_of, metadata_of
-from serve.repository import Repository
 from serve.settings import ServeSettings
 from serve.statistics import FILES_MODEL, Statistics
 from serve.stream import submitted
@@ -64,25 +62,12 @@ class OpenInference(GRPCInferenceServiceServicer):
     """
 
     def __init__(
-        self,
-        service: DigitService,
-        repository: Repository,
-        statistics: Statistics,
-        tracer: Tracer | None,
-        settings: ServeSettings,
+        self, service: DigitService, statistics: Statistics, tracer: Tracer | None, settings: ServeSettings
     ) -> None:
-        """Answer with a service.
-
-        Args:
-            service: the core.
-            repository: the versions of the model.
-            statistics: what they have done.
-            tracer: makes traces of the requests; None for none.
-            settings: what the configuration tells, and whether there are admin calls.
-        """
+        """Answer with a service, tell what was counted, and how it is set."""
         self._service = service
-        self._repository = repository
-        self.admin: Admin = repository
+        self._repository = service.repository
+        self.admin: Admin = service.repository
         self._statistics = statistics
         self._tracer = tracer
         self._settings = settings
@@ -205,11 +190,8 @@ class OpenInference(GRPCInferenceServiceServicer):
     def _submit(self, message: pb.ModelInferRequest, context: Context) -> Pending:
         face = face_of(message.model_name)
         convert.wanted_of(message, face)  # refused before the model is troubled
-        deadline, timeout = deadline_of(context), convert.timeout_of(message)
-        if timeout is not None:
-            deadline = min(deadline or float("inf"), time.monotonic() + timeout)
-        request = convert.request_of(message, face, deadline, trace_of(context, self._tracer))
-        return submit(self._service, request, context)
+        timeout, images = convert.timeout_of(message), convert.images_of(message, face)
+        return submit(self._service, self._tracer, context, images, message.model_version, timeout=timeout)
 
     def _respond(self, message: pb.ModelInferRequest, pending: Pending) -> pb.ModelInferResponse:
         answers = pending.result()
