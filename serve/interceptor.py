@@ -59,23 +59,15 @@ class CallInterceptor(grpc.ServerInterceptor):
             "request_deserializer": _tolerant(handler.request_deserializer, _kind_of(method)),
             "response_serializer": handler.response_serializer,
         }
-        if handler.unary_unary is not None:
-            behaviour = handler.unary_unary
+        behaviour: Callable[..., Any] | None = handler.unary_unary or handler.unary_stream
+        if behaviour is not None:
+            make = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.unary_stream_rpc_method_handler
 
-            def unary(request: Any, context: grpc.ServicerContext) -> Any:
+            def answer(request: Any, context: grpc.ServicerContext, *say: Any) -> Any:
                 with surround(method, context):
-                    return behaviour(_readable(request), context)
+                    return behaviour(_readable(request), context, *say)
 
-            return grpc.unary_unary_rpc_method_handler(unary, **codec)
-
-        if handler.unary_stream is not None:
-            updates: Callable[..., Any] = handler.unary_stream
-
-            def watch(request: Any, context: grpc.ServicerContext, *say: Any) -> Any:
-                with surround(method, context):
-                    return updates(_readable(request), context, *say)
-
-            return grpc.unary_stream_rpc_method_handler(watch, **codec)
+            return make(answer, **codec)
 
         stream_behaviour = handler.stream_stream
         assert stream_behaviour is not None, f"{method} is of a kind that no service has"
