@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -54,9 +54,13 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def wrap(self, method: str, handler: Handler) -> Handler:
         """Put what surrounds a call around a handler."""
-        surround = self._surround if method.startswith(OWN_METHODS) else _answer_errors
+        if method.startswith(OWN_METHODS):
+            surround: Callable[..., AbstractContextManager[None]] = self._surround
+            kind = descriptor_pool.Default().FindMethodByName(method[1:].replace("/", ".")).input_type
+        else:  # health and reflection, whose messages have no repeated parts
+            surround, kind = _answer_errors, None
         codec = {
-            "request_deserializer": _tolerant(handler.request_deserializer, _kind_of(method)),
+            "request_deserializer": _tolerant(handler.request_deserializer, kind),
             "response_serializer": handler.response_serializer,
         }
         behaviour: Callable[..., Any] | None = handler.unary_unary or handler.unary_stream
@@ -107,13 +111,6 @@ def _answer_errors(method: str, context: grpc.ServicerContext) -> Iterator[None]
     except CallError as error:
         code, message, _ = status.of(error, method)
         context.abort(code, message)
-
-
-def _kind_of(method: str) -> Descriptor | None:
-    """Give the kind of the messages that a method of ours takes."""
-    if not method.startswith(OWN_METHODS):
-        return None  # health and reflection, whose messages have no repeated parts
-    return descriptor_pool.Default().FindMethodByName(method.removeprefix("/").replace("/", ".")).input_type
 
 
 def _tolerant(deserialize: Callable[[bytes], Any] | None, kind: Descriptor | None) -> Callable[[bytes], Any]:
