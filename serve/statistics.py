@@ -1,7 +1,7 @@
 """What each model has done, counted as it happens; serve/metrics.py and the Open Inference Protocol tell it.
 
-A count costs a lock and a few additions, so that it can be kept of every call. Counts of several processes add up:
-`Snapshot.add` is how the supervisor of several workers makes one of theirs.
+A count costs a lock and a few additions, so that it can be kept of every call. Counts of several processes add up,
+which is how the supervisor of several workers makes one of theirs.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import copy
 import threading
 import time
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Final, Literal, NamedTuple
+from functools import partial
+from typing import Any, Final, Literal, NamedTuple, Self
 
 from serve.errors import CallError, CancelledError, ExpiredError, FullError, ModelRunError, StoppingError
 
@@ -34,6 +36,7 @@ FAILURES: Final[dict[type[CallError], str]] = {
 }
 
 ModelKey = tuple[str, str]  # name, version
+_zeros: Callable[[], dict[Any, int]] = partial(defaultdict, int)
 What = Literal["model", "certificate", "token"]
 Outcome = Literal["done", "refused"]
 
@@ -57,7 +60,22 @@ class Times(NamedTuple):
 
 
 @dataclass(slots=True)
-class Counts:
+class _Addable:
+    """Counts that add up with another process's, field by field."""
+
+    def __iadd__(self, other: Self) -> Self:
+        for each in fields(self):
+            ours, theirs = getattr(self, each.name), getattr(other, each.name)
+            if isinstance(ours, dict):
+                for key, value in theirs.items():
+                    ours[key] += value
+            else:
+                setattr(self, each.name, max(ours, theirs) if each.name == "last" else ours + theirs)
+        return self
+
+
+@dataclass(slots=True)
+class Counts(_Addable):
     """What one model has done. Times are in seconds.
 
     Attributes:
@@ -89,28 +107,18 @@ class Counts:
     infer: float = 0.0
     output: float = 0.0
     total: float = 0.0
-    total_times: dict[int, int] = field(default_factory=dict)
-    queue_times: dict[int, int] = field(default_factory=dict)
-    failed: dict[str, int] = field(default_factory=dict)
+    total_times: dict[int, int] = field(default_factory=_zeros)
+    queue_times: dict[int, int] = field(default_factory=_zeros)
+    failed: dict[str, int] = field(default_factory=_zeros)
     failed_total: float = 0.0
-    rejected: dict[str, int] = field(default_factory=dict)
-    runs: dict[int, int] = field(default_factory=dict)
-    run_total: dict[int, float] = field(default_factory=dict)
-    run_times: dict[int, int] = field(default_factory=dict)
-
-    def add(self, other: Counts) -> None:
-        """Add another process's counts of the same model."""
-        for each in fields(self):
-            ours, theirs = getattr(self, each.name), getattr(other, each.name)
-            if isinstance(ours, dict):
-                for key, value in theirs.items():
-                    ours[key] = ours.get(key, 0) + value
-            else:
-                setattr(self, each.name, max(ours, theirs) if each.name == "last" else ours + theirs)
+    rejected: dict[str, int] = field(default_factory=_zeros)
+    runs: dict[int, int] = field(default_factory=_zeros)
+    run_total: dict[int, float] = field(default_factory=lambda: defaultdict(float))
+    run_times: dict[int, int] = field(default_factory=_zeros)
 
 
 @dataclass(slots=True)
-class Snapshot:
+class Snapshot(_Addable):
     """What a server has done so far.
 
     Attributes:
@@ -122,24 +130,12 @@ class Snapshot:
         restarts: how often one that had ended was started again.
     """
 
-    models: dict[ModelKey, Counts] = field(default_factory=dict)
-    reloads: dict[tuple[What, Outcome], int] = field(default_factory=dict)
-    calls_failed: dict[str, int] = field(default_factory=dict)
+    models: dict[ModelKey, Counts] = field(default_factory=lambda: defaultdict(Counts))
+    reloads: dict[tuple[What, Outcome], int] = field(default_factory=_zeros)
+    calls_failed: dict[str, int] = field(default_factory=_zeros)
     in_flight: int = 0
     workers: int = 0
     restarts: int = 0
-
-    def add(self, other: Snapshot) -> None:
-        """Add what another process has done."""
-        for model, counts in other.models.items():
-            self.models.setdefault(model, Counts()).add(counts)
-        for reload, count in other.reloads.items():
-            self.reloads[reload] = self.reloads.get(reload, 0) + count
-        for code, count in other.calls_failed.items():
-            self.calls_failed[code] = self.calls_failed.get(code, 0) + count
-        self.in_flight += other.in_flight
-        self.workers += other.workers
-        self.restarts += other.restarts
 
     def end(self) -> None:
         """Keep of a process that has ended what it has done, and nothing that it was about to."""
@@ -151,18 +147,18 @@ class Snapshot:
 class ModelCounter:
     """Counts what one model does. Any thread may call it."""
 
-    def __init__(self) -> None:
-        """Begin at zero."""
-        self._lock = threading.Lock()
-        self._counts = Counts()
+    def __init__(self, counts: Counts, lock: threading.Lock) -> None:
+        """Count there, with the lock held."""
+        self._counts = counts
+        self._lock = lock
 
     def ran(self, images: int, seconds: float) -> None:
         """Count a run of the model over so many images."""
         counts, bucket = self._counts, bisect_left(TIMES, seconds)
         with self._lock:
-            counts.runs[images] = counts.runs.get(images, 0) + 1
-            counts.run_total[images] = counts.run_total.get(images, 0.0) + seconds
-            counts.run_times[bucket] = counts.run_times.get(bucket, 0) + 1
+            counts.runs[images] += 1
+            counts.run_total[images] += seconds
+            counts.run_times[bucket] += 1
             counts.last = time.time()
 
     def succeeded(self, images: int, times: Times) -> None:
@@ -178,14 +174,14 @@ class ModelCounter:
             counts.infer += ended - begun
             counts.output += had - ended
             counts.total += took
-            counts.queue_times[wait_bucket] = counts.queue_times.get(wait_bucket, 0) + 1
-            counts.total_times[bucket] = counts.total_times.get(bucket, 0) + 1
+            counts.queue_times[wait_bucket] += 1
+            counts.total_times[bucket] += 1
 
     def failed(self, error: CallError, seconds: float) -> None:
         """Count a request that failed after so many seconds."""
         reason = FAILURES.get(type(error), "OTHER")
         with self._lock:
-            self._counts.failed[reason] = self._counts.failed.get(reason, 0) + 1
+            self._counts.failed[reason] += 1
             self._counts.failed_total += seconds
 
     def rejected(self, reasons: Iterable[str]) -> None:
@@ -193,12 +189,7 @@ class ModelCounter:
         rejected = self._counts.rejected
         with self._lock:
             for reason in reasons:
-                rejected[reason] = rejected.get(reason, 0) + 1
-
-    def counts(self) -> Counts:
-        """Give a copy of the counts as they stand."""
-        with self._lock:
-            return copy.deepcopy(self._counts)
+                rejected[reason] += 1
 
 
 class Statistics:
@@ -216,30 +207,28 @@ class Statistics:
         self.pending: Callable[[], Mapping[ModelKey, int]] = dict
         self.everywhere: Callable[[], Snapshot] = self.snapshot
         self._lock = threading.Lock()
-        self._models: dict[ModelKey, ModelCounter] = {}
-        self._reloads: dict[tuple[What, Outcome], int] = {}
-        self._calls_failed: dict[str, int] = {}
+        self._counted = Snapshot(workers=1)
 
     def of(self, name: str, version: str) -> ModelCounter:
         """Give the counter of a model; one that is loaded again goes on where it was."""
         with self._lock:
-            return self._models.setdefault((name, version), ModelCounter())
+            return ModelCounter(self._counted.models[name, version], self._lock)
 
     def reloaded(self, what: What, outcome: Outcome) -> None:
         """Count that something was read again from its files."""
         with self._lock:
-            self._reloads[what, outcome] = self._reloads.get((what, outcome), 0) + 1
+            self._counted.reloads[what, outcome] += 1
 
     def call_failed(self, code: str) -> None:
         """Count that a call failed with a status code, whether it came as far as a model or not."""
         with self._lock:
-            self._calls_failed[code] = self._calls_failed.get(code, 0) + 1
+            self._counted.calls_failed[code] += 1
 
     def snapshot(self) -> Snapshot:
         """Give what this process has done."""
         with self._lock:
-            models, reloads, failed = dict(self._models), dict(self._reloads), dict(self._calls_failed)
-        counts = {key: model.counts() for key, model in models.items()}
-        for key, waiting in self.pending().items():
-            counts[key].pending = waiting
-        return Snapshot(counts, reloads, failed, self.in_flight(), workers=1)
+            snapshot = copy.deepcopy(self._counted)
+        for model, waiting in self.pending().items():
+            snapshot.models[model].pending = waiting
+        snapshot.in_flight = self.in_flight()
+        return snapshot

@@ -7,6 +7,7 @@ on what one is asked to have all do. It carries no calls and loads neither gRPC 
 
 from __future__ import annotations
 
+import copy
 import socket
 import subprocess
 import sys
@@ -100,7 +101,7 @@ class Supervisor:
         """Give what all workers have done, those that are gone included."""
         total = Snapshot()
         for worker in self._workers:
-            total.add(worker.snapshot())
+            total += worker.snapshot()
         return total
 
     def administer(self, order: str) -> None:
@@ -205,9 +206,8 @@ class _Worker:
                     self._last = self._orders.ask("statistics", patience=STATISTICS_PATIENCE)
                 except NoAnswerError as error:
                     log.warning("no statistics", worker=self._number, reason=str(error))
-            total = Snapshot()
-            total.add(self._past)
-            total.add(self._last)
+            total = copy.deepcopy(self._past)
+            total += self._last
             return total
 
     def obey(self, order: str) -> None:
@@ -293,7 +293,7 @@ class _Worker:
         with self._lock:
             self.serves = False
             self._last.end()
-            self._past.add(self._last)
+            self._past += self._last
             self._last = Snapshot()
 
 
