@@ -20,7 +20,6 @@ from serve.calls import Calls
 from serve.core import DigitService
 from serve.credentials import Certificates, Tokens
 from serve.deferred import Deferred
-from serve.folder import Policy
 from serve.interceptor import CallInterceptor
 from serve.machine import memory, return_memory
 from serve.oip import servicer as oip
@@ -78,7 +77,12 @@ class Server:
         self._health = health.HealthServicer(experimental_non_blocking=False)
         for name in HEALTH:
             self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-        self.repository = _load(settings, self.statistics)
+        try:
+            self.repository = Repository(settings, self.statistics)
+        except ModelError as error:
+            raise StartError(str(error)) from None
+        except OSError as error:
+            raise StartError(f"can't read {error.filename}: {error.strerror}") from None
         self._service = DigitService(self.repository, self.statistics, settings)
         self._tracer = _tracer(settings)
         self.inference = oip.OpenInference(self._service, self.statistics, self._tracer, settings)
@@ -91,7 +95,7 @@ class Server:
         """Begin to answer."""
         if self._metrics is not None:
             self._metrics.start()
-        self.repository.watch(self._settings.model_poll)
+        self.repository.watch()
         self._transport.start()
         self._is_serving.set()
         version = self.repository.get()
@@ -245,18 +249,3 @@ def _tracer(settings: ServeSettings) -> Tracer | None:
     except ModuleNotFoundError as error:
         raise MissingExtraError("--trace-endpoint", "traces", error.name or "") from None
     return Tracer(settings.trace_endpoint, settings.trace_share)
-
-
-def _load(settings: ServeSettings, statistics: Statistics) -> Repository:
-    try:
-        return Repository(
-            settings.model,
-            Policy.parse(settings.model_versions),
-            statistics,
-            threads=settings.model_threads,
-            max_batch_size=settings.max_batch_size,
-        )
-    except ModelError as error:
-        raise StartError(str(error)) from None
-    except OSError as error:
-        raise StartError(f"can't read {error.filename}: {error.strerror}") from None

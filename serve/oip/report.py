@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from scanline.inference import open_inference_pb2 as pb
 from serve.oip.models import FACES
-from serve.repository import Entry
 from serve.statistics import Counts, ModelKey
 
 READY = "READY"
@@ -41,18 +40,18 @@ def statistics_of(model: ModelKey, counts: Counts) -> pb.ModelStatistics:
     )
 
 
-def index_of(entries: Iterable[Entry], *, only_ready: bool) -> pb.RepositoryIndexResponse:
-    """Turn the list of known versions into a message: each under both of the model's names."""
+def index_of(versions: Mapping[str, str], *, only_ready: bool) -> pb.RepositoryIndexResponse:
+    """Turn what Repository.index gives into a message: each version under both of the model's names."""
     return pb.RepositoryIndexResponse(
         models=[
             pb.RepositoryIndexResponse.ModelIndex(
                 name=name,
-                version=entry.name,
-                state=UNAVAILABLE if entry.reason else READY,
-                reason=entry.reason,
+                version=version,
+                state=UNAVAILABLE if reason else READY,
+                reason=reason,
             )
             for name in FACES
-            for entry in entries
-            if not (only_ready and entry.reason)
+            for version, reason in versions.items()
+            if not (only_ready and reason)
         ]
     )
