@@ -50,7 +50,7 @@ class Server:
         metrics_address: where it answers operators; None where it does not.
         statistics: what it has done so far.
         repository: the versions of the model.
-        inference: the servicer of the Open Inference Protocol, whose `admin` several processes share.
+        inference: the servicer of the Open Inference Protocol, whose `load` and `unload` several processes share.
     """
 
     def __init__(self, settings: ServeSettings, worker: int | None = None) -> None:

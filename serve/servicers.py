@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-import grpc
-
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsServicer
 from serve import convert
@@ -32,7 +30,7 @@ class Digits(DigitsServicer):
         self._tracer = tracer
         self._settings = settings
 
-    def Classify(self, request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:
+    def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         """Classify a batch."""
         return self._respond(request, self._submit(request, context))
 
@@ -42,7 +40,7 @@ class Digits(DigitsServicer):
         return {f"/{SERVICE}/Classify": classify}
 
     def ClassifyStream(
-        self, request_iterator: Iterator[pb.ClassifyRequest], context: grpc.ServicerContext
+        self, request_iterator: Iterator[pb.ClassifyRequest], context: Context
     ) -> Iterator[pb.ClassifyResponse]:
         """Classify batches in order, reading ahead while the model runs."""
         for request, pending in submitted(request_iterator, lambda message: self._submit(message, context)):
@@ -53,7 +51,7 @@ class Digits(DigitsServicer):
     def ClassifyRows(
         self,
         request_iterator: Iterator[pb.ClassifyRowsRequest],
-        context: grpc.ServicerContext,
+        context: Context,
     ) -> Iterator[pb.ClassifyRowsResponse]:
         """Read one image as its rows arrive."""
         image = self._service.begin_rows()
@@ -62,7 +60,7 @@ class Digits(DigitsServicer):
                 probabilities = image.read(row)
                 yield convert.row_answer_of(probabilities, image.rows_seen)
 
-    def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.GetModelResponse:
+    def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Describe the model that answers."""
         return convert.model_of(self._service.repository.get(request.model_version), self._settings)
 

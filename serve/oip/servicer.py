@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, Protocol
-
-import grpc
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
 
 from scanline import __version__
 from scanline.inference import open_inference_pb2 as pb
@@ -44,21 +42,12 @@ EXTENSIONS: Final = (
 OF_ONE_REQUEST: Final = (BadRequestError, NotFoundError, NotReadyError, ExpiredError)
 
 
-class Admin(Protocol):
-    """Takes the model in and out of service."""
-
-    def load(self) -> None:
-        """Serve what is on disk now; raises a CallError where that can't be done."""
-
-    def unload(self) -> None:
-        """Serve nothing."""
-
-
 class OpenInference(GRPCInferenceServiceServicer):
     """Reads digits for clients of the Open Inference Protocol.
 
     Attributes:
-        admin: what load and unload are passed to: the repository, unless other processes have theirs to change, too.
+        load: serves what is on disk now: in this process, unless others have theirs to change, too.
+        unload: serves nothing, likewise.
     """
 
     def __init__(
@@ -67,20 +56,21 @@ class OpenInference(GRPCInferenceServiceServicer):
         """Answer with a service, tell what was counted, and how it is set."""
         self._service = service
         self._repository = service.repository
-        self.admin: Admin = service.repository
+        self.load: Callable[[], None] = service.repository.load
+        self.unload: Callable[[], None] = service.repository.unload
         self._statistics = statistics
         self._tracer = tracer
         self._settings = settings
 
-    def ServerLive(self, request: pb.ServerLiveRequest, context: grpc.ServicerContext) -> pb.ServerLiveResponse:
+    def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
         """Say that the process answers."""
         return pb.ServerLiveResponse(live=True)
 
-    def ServerReady(self, request: pb.ServerReadyRequest, context: grpc.ServicerContext) -> pb.ServerReadyResponse:
+    def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
         """Say whether a version of the model is served."""
         return pb.ServerReadyResponse(ready=bool(self._repository.served()))
 
-    def ModelReady(self, request: pb.ModelReadyRequest, context: grpc.ServicerContext) -> pb.ModelReadyResponse:
+    def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
         """Say whether a version of a model is served; no error where there is no such model, as with Triton."""
         try:
             face_of(request.name)
@@ -89,27 +79,23 @@ class OpenInference(GRPCInferenceServiceServicer):
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
 
-    def ServerMetadata(
-        self, request: pb.ServerMetadataRequest, context: grpc.ServicerContext
-    ) -> pb.ServerMetadataResponse:
+    def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
         """Say who answers, and what it can do."""
         return pb.ServerMetadataResponse(name=NAME, version=__version__, extensions=EXTENSIONS)
 
-    def ModelMetadata(
-        self, request: pb.ModelMetadataRequest, context: grpc.ServicerContext
-    ) -> pb.ModelMetadataResponse:
+    def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
         """Say what a model takes and gives."""
         face = face_of(request.name)
         version = self._repository.get(request.version)
         versions = [version] if request.version else self._repository.served()
         return metadata_of(face, [each.name for each in versions])
 
-    def ModelConfig(self, request: pb.ModelConfigRequest, context: grpc.ServicerContext) -> pb.ModelConfigResponse:
+    def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
         """Say how a model is served."""
         version = self._repository.get(request.version)
         return pb.ModelConfigResponse(config=config_of(face_of(request.name), version, self._settings))
 
-    def ModelInfer(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> pb.ModelInferResponse:
+    def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         """Infer."""
         return self._respond(request, self._submit(request, context))
 
@@ -126,7 +112,7 @@ class OpenInference(GRPCInferenceServiceServicer):
         return frozenset(f"/{SERVICE}/{name}" for name in names)
 
     def ModelStreamInfer(
-        self, request_iterator: Iterator[pb.ModelInferRequest], context: grpc.ServicerContext
+        self, request_iterator: Iterator[pb.ModelInferRequest], context: Context
     ) -> Iterator[pb.ModelStreamInferResponse]:
         """Infer in order, reading ahead while the model runs; a request that is refused does not end the stream."""
         for request, pending in submitted(request_iterator, lambda message: self._submit(message, context)):
@@ -141,9 +127,7 @@ class OpenInference(GRPCInferenceServiceServicer):
                 response.parameters["triton_final_response"].bool_param = True
                 yield pb.ModelStreamInferResponse(infer_response=response)
 
-    def ModelStatistics(
-        self, request: pb.ModelStatisticsRequest, context: grpc.ServicerContext
-    ) -> pb.ModelStatisticsResponse:
+    def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
         """Say what the models have done since the start."""
         if request.name:
             face_of(request.name)
@@ -158,28 +142,26 @@ class OpenInference(GRPCInferenceServiceServicer):
             ]
         )
 
-    def RepositoryIndex(
-        self, request: pb.RepositoryIndexRequest, context: grpc.ServicerContext
-    ) -> pb.RepositoryIndexResponse:
+    def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
         """List all versions that are known."""
         return report.index_of(self._repository.index(), only_ready=request.ready)
 
     def RepositoryModelLoad(
-        self, request: pb.RepositoryModelLoadRequest, context: grpc.ServicerContext
+        self, request: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
         """Serve what is on disk now, under both of the model's names."""
         self._check_admin(request.model_name)
         if request.parameters:
             raise BadRequestError("load takes no parameters here: the model and its settings come from the folder")
-        self.admin.load()
+        self.load()
         return pb.RepositoryModelLoadResponse()
 
     def RepositoryModelUnload(
-        self, request: pb.RepositoryModelUnloadRequest, context: grpc.ServicerContext
+        self, request: pb.RepositoryModelUnloadRequest, context: Context
     ) -> pb.RepositoryModelUnloadResponse:
         """Serve nothing, under neither of the model's names."""
         self._check_admin(request.model_name)
-        self.admin.unload()
+        self.unload()
         return pb.RepositoryModelUnloadResponse()
 
     def _check_admin(self, name: str) -> None:
