@@ -9,8 +9,7 @@ version.py      one of them, open
 repository.py   all of them, replaced while calls go on
 core.py         the service: images in, answers out; knows nothing of gRPC
 statistics.py   what each model has done, counted
-convert.py      messages to arrays and back
-servicers.py    the RPCs, thin
+digits.py       the RPCs of scanline.v1: messages to arrays and back
 oip/            the Open Inference Protocol: the same core in its messages
 stream.py       streams of requests, answered in order
 deferred.py     an RPC in two halves, for a transport that does not wait

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from scanline.errors import MissingExtraError, ModelError, StartError
 from scanline.inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from scanline.v1.digits_pb2_grpc import add_DigitsServicer_to_server
-from serve import servicers, sizing
+from serve import digits, sizing
 from serve.calls import Calls
 from serve.core import DigitService
 from serve.credentials import Certificates, Tokens
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 CLOSE_TIMEOUT: Final = 5.0
 # Settings whose defaults follow the machine: the log says how they stand.
 CHOSEN: Final = {"instances", "max_message_bytes", "max_calls", "max_streams", "max_pixels"}
-HEALTH: Final = ("", servicers.SERVICE, oip.SERVICE)  # the names under which health is asked; "" is the whole server
+HEALTH: Final = ("", digits.SERVICE, oip.SERVICE)  # the names under which health is asked; "" is the whole server
 PENDING: Final = 10_000  # calls that gRPC holds before it refuses more
 
 log = structlog.get_logger("scanline.server")
@@ -187,12 +187,12 @@ class Server:
             self._health.set(name, state.SERVING if self._is_ready() else state.NOT_SERVING)
 
     def _build(self) -> grpc.Server:
-        digits = servicers.Digits(self._service, self._tracer, self._settings)
-        server = self._transport_for({**digits.deferred(), **self.inference.deferred()})
-        add_DigitsServicer_to_server(digits, server)
+        servicer = digits.Digits(self._service, self._tracer, self._settings)
+        server = self._transport_for({**servicer.deferred(), **self.inference.deferred()})
+        add_DigitsServicer_to_server(servicer, server)
         add_GRPCInferenceServiceServicer_to_server(self.inference, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        services = [servicers.SERVICE, oip.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        services = [digits.SERVICE, oip.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(services, server)
         return server
 

@@ -19,8 +19,8 @@ from serve.errors import (
     NotFoundError,
     NotReadyError,
 )
-from serve.oip import convert, report
-from serve.oip.models import FACES, config_of, face_of, metadata_of
+from serve.oip import convert
+from serve.oip.models import FACES, config_of, face_of, index_of, metadata_of, statistics_of
 from serve.settings import ServeSettings
 from serve.statistics import FILES_MODEL, Statistics
 from serve.stream import submitted
@@ -136,7 +136,7 @@ class OpenInference(GRPCInferenceServiceServicer):
         models = self._statistics.everywhere().models
         return pb.ModelStatisticsResponse(
             model_stats=[
-                report.statistics_of(model, counts)
+                statistics_of(model, counts)
                 for model, counts in sorted(models.items())
                 if request.name in {"", model[0]} and request.version in {"", model[1]}
             ]
@@ -144,7 +144,7 @@ class OpenInference(GRPCInferenceServiceServicer):
 
     def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
         """List all versions that are known."""
-        return report.index_of(self._repository.index(), only_ready=request.ready)
+        return index_of(self._repository.index(), only_ready=request.ready)
 
     def RepositoryModelLoad(
         self, request: pb.RepositoryModelLoadRequest, context: Context
