@@ -11,8 +11,7 @@ core.py         the service: images in, answers out; knows nothing of gRPC
 statistics.py   what each model has done, counted
 digits.py       the RPCs of scanline.v1: messages to arrays and back
 oip/            the Open Inference Protocol: the same core in its messages
-stream.py       streams of requests, answered in order
-deferred.py     an RPC in two halves, for a transport that does not wait
+intake.py       how calls come to the core: whole, in two halves, as streams
 status.py       the one place where errors become gRPC status codes
 calls.py        what happens around every call: request id, count, log line
 interceptor.py  puts that around the handlers

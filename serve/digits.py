@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +14,9 @@ from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsServicer
 from serve.calls import Context
 from serve.core import DigitService, Pending
-from serve.deferred import Deferred, submit
 from serve.errors import BadRequestError, CallError
+from serve.intake import Deferred, Intake, submitted
 from serve.settings import ServeSettings
-from serve.stream import submitted
-
-if TYPE_CHECKING:
-    from serve.tracing import Tracer
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Digits"].full_name
 REASONS: Final = {reason: pb.RejectReason.Value(f"REJECT_REASON_{reason.name}") for reason in RejectReason}
@@ -29,10 +25,10 @@ REASONS: Final = {reason: pb.RejectReason.Value(f"REJECT_REASON_{reason.name}") 
 class Digits(DigitsServicer):
     """Reads digits."""
 
-    def __init__(self, service: DigitService, tracer: Tracer | None, settings: ServeSettings) -> None:
-        """Answer with a service, and tell callers the limits of the settings."""
+    def __init__(self, service: DigitService, intake: Intake, settings: ServeSettings) -> None:
+        """Answer with a service, to which calls come through an intake; tell callers the limits of the settings."""
         self._service = service
-        self._tracer = tracer
+        self._intake = intake
         self._settings = settings
 
     def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
@@ -85,7 +81,7 @@ class Digits(DigitsServicer):
         )
 
     def _submit(self, message: pb.ClassifyRequest, context: Context) -> Pending:
-        return submit(self._service, self._tracer, context, _images_of(message), message.model_version)
+        return self._intake.submit(context, _images_of(message), message.model_version)
 
     def _respond(self, message: pb.ClassifyRequest, pending: Pending) -> pb.ClassifyResponse:
         """Turn answers into a message, with all ten probabilities of each image if they were asked for."""

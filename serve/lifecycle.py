@@ -19,7 +19,7 @@ from serve import digits, sizing
 from serve.calls import Calls
 from serve.core import DigitService
 from serve.credentials import Certificates, Tokens
-from serve.deferred import Deferred
+from serve.intake import Deferred, Intake
 from serve.interceptor import CallInterceptor
 from serve.machine import memory, return_memory
 from serve.oip import servicer as oip
@@ -85,7 +85,8 @@ class Server:
             raise StartError(f"can't read {error.filename}: {error.strerror}") from None
         self._service = DigitService(self.repository, self.statistics, settings)
         self._tracer = _tracer(settings)
-        self.inference = oip.OpenInference(self._service, self.statistics, self._tracer, settings)
+        self._intake = Intake(self._service, self._tracer)
+        self.inference = oip.OpenInference(self.repository, self._intake, self.statistics, settings)
         self._transport = self._build()
         self.address = self._bind()
         self._metrics = self._bind_metrics()
@@ -187,7 +188,7 @@ class Server:
             self._health.set(name, state.SERVING if self._is_ready() else state.NOT_SERVING)
 
     def _build(self) -> grpc.Server:
-        servicer = digits.Digits(self._service, self._tracer, self._settings)
+        servicer = digits.Digits(self._service, self._intake, self._settings)
         server = self._transport_for({**servicer.deferred(), **self.inference.deferred()})
         add_DigitsServicer_to_server(servicer, server)
         add_GRPCInferenceServiceServicer_to_server(self.inference, server)

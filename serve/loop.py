@@ -26,8 +26,8 @@ import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # it ships no types
 
 from serve.calls import Calls, Tally
-from serve.deferred import Deferred
 from serve.errors import CallError
+from serve.intake import Deferred
 from serve.interceptor import CallInterceptor, Handler
 from serve.loop_call import AbortedError, LoopCall
 from serve.settings import ServeSettings

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from scanline import __version__
 from scanline.inference import open_inference_pb2 as pb
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from serve.calls import Context
-from serve.core import DigitService, Pending
-from serve.deferred import Deferred, submit
+from serve.core import Pending
 from serve.errors import (
     BadRequestError,
     CallError,
@@ -19,14 +18,12 @@ from serve.errors import (
     NotFoundError,
     NotReadyError,
 )
+from serve.intake import Deferred, Intake, submitted
 from serve.oip import convert
 from serve.oip.models import FACES, config_of, face_of, index_of, metadata_of, statistics_of
+from serve.repository import Repository
 from serve.settings import ServeSettings
 from serve.statistics import FILES_MODEL, Statistics
-from serve.stream import submitted
-
-if TYPE_CHECKING:
-    from serve.tracing import Tracer
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 NAME: Final = "scanline"
@@ -50,16 +47,20 @@ class OpenInference(GRPCInferenceServiceServicer):
         unload: serves nothing, likewise.
     """
 
-    def __init__(
-        self, service: DigitService, statistics: Statistics, tracer: Tracer | None, settings: ServeSettings
-    ) -> None:
-        """Answer with a service, tell what was counted, and how it is set."""
-        self._service = service
-        self._repository = service.repository
-        self.load: Callable[[], None] = service.repository.load
-        self.unload: Callable[[], None] = service.repository.unload
+    def __init__(self, repository: Repository, intake: Intake, statistics: Statistics, settings: ServeSettings) -> None:
+        """Answer with a repository's versions, to which calls come through an intake.
+
+        Args:
+            repository: the versions of the model.
+            intake: takes what is to be inferred.
+            statistics: what the versions have done.
+            settings: what the configuration tells, and whether there are admin calls.
+        """
+        self._repository = repository
+        self._intake = intake
+        self.load: Callable[[], None] = repository.load
+        self.unload: Callable[[], None] = repository.unload
         self._statistics = statistics
-        self._tracer = tracer
         self._settings = settings
 
     def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
@@ -173,7 +174,7 @@ class OpenInference(GRPCInferenceServiceServicer):
         face = face_of(message.model_name)
         convert.wanted_of(message, face)  # refused before the model is troubled
         timeout, images = convert.timeout_of(message), convert.images_of(message, face)
-        return submit(self._service, self._tracer, context, images, message.model_version, timeout=timeout)
+        return self._intake.submit(context, images, message.model_version, timeout=timeout)
 
     def _respond(self, message: pb.ModelInferRequest, pending: Pending) -> pb.ModelInferResponse:
         answers = pending.result()
