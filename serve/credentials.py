@@ -87,13 +87,9 @@ class Certificates(_FromFiles[grpc.ServerCertificateConfiguration]):
     """
 
     def __init__(self, certificate: Path, key: Path, client_roots: Path | None, statistics: Statistics) -> None:
-        """Read PEM files.
+        """Read PEM files: a certificate with those between it and a root, and its key, which may not be encrypted.
 
-        Args:
-            certificate: the server's, and those between it and a root.
-            key: its private key, not encrypted.
-            client_roots: callers must have a certificate that one of these has signed; None for any caller.
-            statistics: where it is counted that they were read again.
+        With roots of callers' certificates, callers must have one that is signed by one of these.
 
         Raises:
             StartError: they can't be used.
@@ -101,8 +97,7 @@ class Certificates(_FromFiles[grpc.ServerCertificateConfiguration]):
         self._certificate = certificate
         self._key = key
         self._client_roots = client_roots
-        paths = [path for path in (certificate, key, client_roots) if path is not None]
-        super().__init__("certificate", paths, statistics)
+        super().__init__("certificate", [certificate, key, *([client_roots] if client_roots else [])], statistics)
         self._in_use = self._value
         self.credentials = grpc.dynamic_ssl_server_credentials(
             self._in_use,

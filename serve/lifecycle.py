@@ -69,7 +69,9 @@ class Server:
         self._stop_forced = threading.Event()
         self._is_serving = threading.Event()
         self.statistics = Statistics()
-        self._certificates, self._tokens = self._read_credentials()
+        certificate, key, roots = settings.tls_certificate, settings.tls_key, settings.tls_client_roots
+        self._certificates = Certificates(certificate, key, roots, self.statistics) if certificate and key else None
+        self._tokens = Tokens(settings.token_file, self.statistics) if settings.token_file else None
         self._calls = Calls(None if self._tokens is None else self._tokens.check, self.statistics.call_failed)
         self.statistics.in_flight = lambda: self._calls.under_way.now
         # In its non-blocking form Watch waits for its message to be sent while it holds a lock that gRPC's only thread
@@ -89,7 +91,11 @@ class Server:
         self.inference = oip.OpenInference(self.repository, self._intake, self.statistics, settings)
         self._transport = self._build()
         self.address = self._bind()
-        self._metrics = self._bind_metrics()
+        self._metrics: MetricsServer | None = None
+        if settings.metrics_listen is not None:
+            from serve.metrics import MetricsServer  # prometheus_client takes memory and a tenth of a second
+
+            self._metrics = MetricsServer(settings.metrics_listen, self.statistics.everywhere, self._is_ready)
         self.metrics_address = None if self._metrics is None else self._metrics.address
 
     def start(self) -> None:
@@ -161,22 +167,6 @@ class Server:
             if self._calls.under_way.wait_until_none(min(0.2, max(end - time.monotonic(), 0))):
                 return True
         return self._calls.under_way.now == 0
-
-    def _bind_metrics(self) -> MetricsServer | None:
-        if self._settings.metrics_listen is None:
-            return None
-        from serve.metrics import MetricsServer  # prometheus_client takes memory and a tenth of a second
-
-        return MetricsServer(self._settings.metrics_listen, self.statistics.everywhere, self._is_ready)
-
-    def _read_credentials(self) -> tuple[Certificates | None, Tokens | None]:
-        certificate, key, token_file = self._settings.tls_certificate, self._settings.tls_key, self._settings.token_file
-        certificates, tokens = None, None
-        if certificate is not None and key is not None:
-            certificates = Certificates(certificate, key, self._settings.tls_client_roots, self.statistics)
-        if token_file is not None:
-            tokens = Tokens(token_file, self.statistics)
-        return certificates, tokens
 
     def _is_ready(self) -> bool:
         """Say whether calls are worth sending: it serves, and has something to answer with."""
