@@ -15,7 +15,7 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from multiprocessing import Pipe
 from typing import Final
 
 import structlog
@@ -239,18 +239,17 @@ class _Worker:
         Raises:
             OSError: there could be none.
         """
-        orders, requests = socket.socketpair(), socket.socketpair()
-        ends = [pair[1] for pair in (orders, requests)]
-        self._process = subprocess.Popen(  # noqa: S603 - nothing in it comes from outside
-            [sys.executable, "-m", "serve.worker", *(str(end.fileno()) for end in ends)],
-            pass_fds=[end.fileno() for end in ends],
-            process_group=0,  # Ctrl-C reaches the supervisor alone, which passes it on once
-        )
-        if self._supervisor.stop_asked.is_set():  # since before the process was there to be told
-            self._process.terminate()
-        for end in ends:
-            end.close()
-        with Connection(orders[0].detach()) as to_worker, Connection(requests[0].detach()) as from_worker:
+        (to_worker, orders), (from_worker, requests) = Pipe(), Pipe()
+        with to_worker, from_worker:
+            with orders, requests:
+                ends = orders.fileno(), requests.fileno()
+                self._process = subprocess.Popen(  # noqa: S603 - nothing in it comes from outside
+                    [sys.executable, "-m", "serve.worker", *map(str, ends)],
+                    pass_fds=ends,
+                    process_group=0,  # Ctrl-C reaches the supervisor alone, which passes it on once
+                )
+            if self._supervisor.stop_asked.is_set():  # since before the process was there to be told
+                self._process.terminate()
             with suppress(BrokenPipeError):  # it has ended already, which `answer` sees
                 to_worker.send((self._number, self._settings))
             self._orders = Asker(to_worker)
