@@ -42,21 +42,13 @@ Outcome = Literal["done", "refused"]
 
 
 class Times(NamedTuple):
-    """The course of a request that was answered, on the monotonic clock, in seconds.
+    """The course of a request that was answered, on the monotonic clock, in seconds."""
 
-    Attributes:
-        came: when it came.
-        queued: when it was queued.
-        begun: when the first of its images was taken into a run.
-        ended: when the run with its last image ended.
-        had: when its answers were taken.
-    """
-
-    came: float
-    queued: float
-    begun: float
-    ended: float
-    had: float
+    came: float  # when it came
+    queued: float  # when it was queued
+    begun: float  # when the first of its images was taken into a run
+    ended: float  # when the run with its last image ended
+    had: float  # when its answers were taken
 
 
 @dataclass(slots=True)
@@ -76,66 +68,41 @@ class _Addable:
 
 @dataclass(slots=True)
 class Counts(_Addable):
-    """What one model has done. Times are in seconds.
+    """What one model has done. Times are in seconds."""
 
-    Attributes:
-        success: how many requests were answered.
-        images: how many images those had.
-        last: when the last run of the model ended, in seconds since the epoch; 0 where there was none.
-        pending: how many requests wait now.
-        input: what the answered requests took in all until they were queued: checks, and reading files.
-        queue: what they waited for the model.
-        infer: what they were in runs of the model, each counted with the whole run.
-        output: what they took from then until their answers were had.
-        total: the sum of the four.
-        total_times: how many requests took how long, by the index of the bucket in TIMES.
-        queue_times: how many waited how long, likewise.
-        failed: how many requests failed, by reason.
-        failed_total: what they took in all until they did.
-        rejected: how many images were read but not to be trusted, by reason.
-        runs: how often the model ran, by the number of images in the run.
-        run_total: what those runs took in all, likewise.
-        run_times: how many runs took how long, by the index of the bucket in TIMES.
-    """
-
-    success: int = 0
-    images: int = 0
-    last: float = 0.0
-    pending: int = 0
-    input: float = 0.0
-    queue: float = 0.0
-    infer: float = 0.0
-    output: float = 0.0
-    total: float = 0.0
+    success: int = 0  # requests that were answered
+    images: int = 0  # in those requests
+    last: float = 0.0  # when the last run of the model ended, since the epoch; 0 where there was none
+    pending: int = 0  # requests that wait now
+    # What the answered requests took in all
+    input: float = 0.0  # until they were queued: checks, and reading files
+    queue: float = 0.0  # waiting for the model
+    infer: float = 0.0  # in runs of the model, each counted with the whole run
+    output: float = 0.0  # from then until their answers were had
+    total: float = 0.0  # in all four
+    # How many requests took, and waited, how long, by the index of the bucket in TIMES
     total_times: dict[int, int] = field(default_factory=_zeros)
     queue_times: dict[int, int] = field(default_factory=_zeros)
-    failed: dict[str, int] = field(default_factory=_zeros)
-    failed_total: float = 0.0
-    rejected: dict[str, int] = field(default_factory=_zeros)
-    runs: dict[int, int] = field(default_factory=_zeros)
-    run_total: dict[int, float] = field(default_factory=lambda: defaultdict(float))
-    run_times: dict[int, int] = field(default_factory=_zeros)
+    failed: dict[str, int] = field(default_factory=_zeros)  # requests that failed, by reason
+    failed_total: float = 0.0  # what those took in all until they did
+    rejected: dict[str, int] = field(default_factory=_zeros)  # images read but not to be trusted, by reason
+    runs: dict[int, int] = field(default_factory=_zeros)  # runs of the model, by the number of images in the run
+    run_total: dict[int, float] = field(default_factory=lambda: defaultdict(float))  # what those took, likewise
+    run_times: dict[int, int] = field(default_factory=_zeros)  # runs that took so long, by the bucket's index
 
 
 @dataclass(slots=True)
 class Snapshot(_Addable):
-    """What a server has done so far.
+    """What a server has done so far."""
 
-    Attributes:
-        models: the counts of each model that was ever loaded, by its name and version.
-        reloads: how often something was read again from its files, and whether it was taken or refused.
-        calls_failed: how many calls failed, by the name of their status code.
-        in_flight: how many calls are under way.
-        workers: how many processes answer.
-        restarts: how often one that had ended was started again.
-    """
-
+    # of each model that was ever loaded, by its name and version
     models: dict[ModelKey, Counts] = field(default_factory=lambda: defaultdict(Counts))
+    # how often something was read again from its files, and whether it was taken or refused
     reloads: dict[tuple[What, Outcome], int] = field(default_factory=_zeros)
-    calls_failed: dict[str, int] = field(default_factory=_zeros)
-    in_flight: int = 0
-    workers: int = 0
-    restarts: int = 0
+    calls_failed: dict[str, int] = field(default_factory=_zeros)  # by the name of their status code
+    in_flight: int = 0  # calls under way
+    workers: int = 0  # processes that answer
+    restarts: int = 0  # how often one that had ended was started again
 
     def end(self) -> None:
         """Keep of a process that has ended what it has done, and nothing that it was about to."""
