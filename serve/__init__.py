@@ -5,8 +5,7 @@ machine.py      how many cores and how much memory this process may use
 errors.py       what the core refuses
 batcher.py      gathers what callers ask at the same time; knows a callable and a clock, nothing of models
 folder.py       the versions of the model in a folder, and which of them are served
-version.py      one of them, open
-repository.py   all of them, replaced while calls go on
+repository.py   those versions, open, and replaced while calls go on
 core.py         the service: images in, answers out; knows nothing of gRPC
 statistics.py   what each model has done, counted
 digits.py       the RPCs of scanline.v1: messages to arrays and back

@@ -23,10 +23,9 @@ from scanline.preprocess import steps
 from scanline.reject import REASONS
 from serve.batcher import Batcher, Ticket
 from serve.errors import BadRequestError, CallError, ExpiredError, NotAvailableError
-from serve.repository import CURRENT, Repository
+from serve.repository import CURRENT, LOGITS, PROBABILITIES, REASON, WIDTH, Repository, Version
 from serve.settings import ServeSettings
 from serve.statistics import FILES_MODEL, ROWS_MODEL, ModelKey, Statistics, Times
-from serve.version import LOGITS, PROBABILITIES, REASON, WIDTH, Version
 
 
 class Trace(Protocol):

@@ -13,9 +13,9 @@ from scanline.contract import CLASSES, COLUMNS, INPUT_NAME, METADATA_PREFIX, OUT
 from scanline.inference import open_inference_pb2 as pb
 from serve.errors import NotFoundError
 from serve.folder import Policy
+from serve.repository import Version
 from serve.settings import ServeSettings
 from serve.statistics import FILES_MODEL, ROWS_MODEL, Counts, ModelKey
-from serve.version import Version
 
 PLATFORM: Final = "onnxruntime_onnx"
 BACKEND: Final = "onnxruntime"
