@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +27,8 @@ from serve.repository import CURRENT, LOGITS, PROBABILITIES, REASON, WIDTH, Repo
 from serve.settings import ServeSettings
 from serve.statistics import FILES_MODEL, ROWS_MODEL, ModelKey, Statistics, Times
 
-
-class Trace(Protocol):
-    """What is told of a request once it is over: serve/tracing.py."""
-
-    def answered(self, model: ModelKey, images: int, times: Times) -> None:
-        """Tell that a model answered it."""
-
-    def failed(self, model: ModelKey, error: CallError, came: float) -> None:
-        """Tell that it failed, just now."""
+if TYPE_CHECKING:
+    from serve.tracing import RequestTrace
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +76,7 @@ class Pending:
 
     __slots__ = ("_batcher", "_came", "_images", "_model", "_ticket", "_trace", "version")
 
-    def __init__(self, batcher: Batcher, version: Version, model: str, trace: Trace | None) -> None:
+    def __init__(self, batcher: Batcher, version: Version, model: str, trace: RequestTrace | None) -> None:
         self._batcher = batcher
         self.version = version
         self._model = model  # as a request to which it is counted
@@ -206,7 +199,7 @@ class DigitService:
         images: NDArray[Any] | Sequence[bytes],
         version: str = CURRENT,
         deadline: float | None = None,
-        trace: Trace | None = None,
+        trace: RequestTrace | None = None,
     ) -> Pending:
         """Check a call, read its files, and queue it. A file that can't be read is an error on its own prediction.
 

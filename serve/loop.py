@@ -102,7 +102,8 @@ class LoopServer(grpc.Server):
         return self._bind(address, None)
 
     def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
-        return self._bind(address, server_credentials._credentials)  # type: ignore[attr-defined] # noqa: SLF001 - for us
+        # the core's own, which the public class wraps
+        return self._bind(address, server_credentials._credentials)  # type: ignore[attr-defined] # noqa: SLF001
 
     def start(self) -> None:
         self._server.start()
