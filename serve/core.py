@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,15 @@ from scanline.preprocess import steps
 from scanline.reject import REASONS
 from serve.batcher import Batcher, Ticket
 from serve.errors import BadRequestError, CallError, ExpiredError, NotAvailableError
-from serve.repository import CURRENT, LOGITS, PROBABILITIES, REASON, WIDTH, Repository, Version
+from serve.repository import LOGITS, PROBABILITIES, REASON, WIDTH, Repository, Version
 from serve.settings import ServeSettings
 from serve.statistics import FILES_MODEL, ROWS_MODEL, ModelKey, Statistics, Times
 
 if TYPE_CHECKING:
     from serve.tracing import RequestTrace
+
+# A call's images: in the network's form, or the bytes of files.
+Given: TypeAlias = NDArray[Any] | Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,20 +197,14 @@ class DigitService:
         )
         statistics.pending = self._pending
 
-    def submit(
-        self,
-        images: NDArray[Any] | Sequence[bytes],
-        version: str = CURRENT,
-        deadline: float | None = None,
-        trace: RequestTrace | None = None,
-    ) -> Pending:
+    def submit(self, images: Given, version: str, deadline: float | None, trace: RequestTrace | None) -> Pending:
         """Check a call, read its files, and queue it. A file that can't be read is an error on its own prediction.
 
         Args:
             images: in the network's form, uint8 [n, 28, 28], 0 background to 255 ink, or float32 of the same shape, 0
                 to 1; or the bytes of image files.
             version: the model version to use; empty for the current one.
-            deadline: the time.monotonic() after which nobody wants the answer.
+            deadline: the time.monotonic() after which nobody wants the answer; None for none.
             trace: what is told of it, if anything.
 
         Raises:
@@ -240,7 +237,7 @@ class DigitService:
             raise NotAvailableError(f"the model {name} can't be run row by row: there is no {STEP_FILE} beside it")
         return RowReader(version.steps, version.card.temperature)
 
-    def _ready(self, images: NDArray[Any] | Sequence[bytes], deadline: float | None) -> Images:
+    def _ready(self, images: Given, deadline: float | None) -> Images:
         """Make a call's images ready for the network."""
         if not 1 <= len(images) <= self._max_images:
             raise BadRequestError(f"the call has {len(images)} images, expected 1 to {self._max_images}")

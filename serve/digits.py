@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scanline.contract import COLUMNS, IMAGE_BYTES, METADATA_PREFIX, ROWS
 from scanline.prediction import RejectReason
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsServicer
 from serve.calls import Context
-from serve.core import DigitService, Pending
+from serve.core import DigitService, Given, Pending
 from serve.errors import BadRequestError, CallError
 from serve.intake import Deferred, Intake, submitted
 from serve.settings import ServeSettings
@@ -104,7 +103,7 @@ class Digits(DigitsServicer):
         return response
 
 
-def _images_of(message: pb.ClassifyRequest) -> NDArray[np.uint8] | Sequence[bytes]:
+def _images_of(message: pb.ClassifyRequest) -> Given:
     """Give the images of a message, uint8 [n, 28, 28] or the bytes of files.
 
     Raises:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import grpc
-from numpy.typing import NDArray
 
 from serve.calls import Context
-from serve.core import DigitService, Pending
+from serve.core import DigitService, Given, Pending
 from serve.errors import CallError, FullError
 
 if TYPE_CHECKING:
@@ -50,14 +49,7 @@ class Intake:
         self._service = service
         self._tracer = tracer
 
-    def submit(
-        self,
-        context: Context,
-        images: NDArray[Any] | Sequence[bytes],
-        version: str,
-        *,
-        timeout: float | None = None,
-    ) -> Pending:
+    def submit(self, context: Context, images: Given, version: str, *, timeout: float | None = None) -> Pending:
         """Queue a call's images, to be dropped when its caller goes or its deadline passes.
 
         Args:

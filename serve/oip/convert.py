@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scanline.contract import CLASSES, LABELS
 from scanline.inference import open_inference_pb2 as pb
-from serve.core import Answers
+from serve.core import Answers, Given
 from serve.errors import BadRequestError
 from serve.oip.models import DIGIT, ERROR, FACES, LOGITS, PROBABILITIES, REJECTED, Face, Tensor
 
@@ -50,7 +50,7 @@ EVERY_OUTPUT: Final[Mapping[str, Wanted]] = {
 LENGTH: Final = struct.Struct("<I")  # before each element of BYTES
 
 
-def images_of(message: pb.ModelInferRequest, face: Face) -> NDArray[Any] | Sequence[bytes]:
+def images_of(message: pb.ModelInferRequest, face: Face) -> Given:
     """Give the images of a message for a model, float32 or uint8 [n, 28, 28] or the bytes of files.
 
     Raises:
@@ -146,7 +146,7 @@ def _numbers(content: bytes, given: pb.ModelInferRequest.InferInputTensor, shape
     return np.frombuffer(content, kind).reshape(shape)
 
 
-def _typed(given: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...]) -> NDArray[Any] | Sequence[bytes]:
+def _typed(given: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...]) -> Given:
     """Read `contents`."""
     if SHARED_MEMORY in given.parameters:
         raise BadRequestError("there is no shared memory here; send the contents")
