@@ -140,12 +140,7 @@ class Call:
         code, message, metadata = status.of(error, self._request_id)
         self._calls.count_failure(code.name)
         self._context.set_trailing_metadata(((REQUEST_ID, self._request_id), *metadata))
-        fields = {
-            "method": self._method,
-            "request_id": self._request_id,
-            "code": code.name,
-            "ms": self._milliseconds(),
-        }
+        fields = {"method": self._method, "request_id": self._request_id, "code": code.name, "ms": self._milliseconds()}
         if isinstance(error, (CancelledError, ExpiredError)) or not self._context.is_active():
             log.info("dropped", **fields, message=message)  # nobody is there to read the answer
         elif code is grpc.StatusCode.INTERNAL:

@@ -172,10 +172,7 @@ def index_of(versions: Mapping[str, str], *, only_ready: bool) -> pb.RepositoryI
     return pb.RepositoryIndexResponse(
         models=[
             pb.RepositoryIndexResponse.ModelIndex(
-                name=name,
-                version=version,
-                state=UNAVAILABLE if reason else READY,
-                reason=reason,
+                name=name, version=version, state=UNAVAILABLE if reason else READY, reason=reason
             )
             for name in FACES
             for version, reason in versions.items()

@@ -10,14 +10,7 @@ from scanline.inference import open_inference_pb2 as pb
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from serve.calls import Context
 from serve.core import Pending
-from serve.errors import (
-    BadRequestError,
-    CallError,
-    DisallowedError,
-    ExpiredError,
-    NotFoundError,
-    NotReadyError,
-)
+from serve.errors import BadRequestError, CallError, DisallowedError, ExpiredError, NotFoundError, NotReadyError
 from serve.intake import Deferred, Intake, submitted
 from serve.oip import convert
 from serve.oip.models import FACES, config_of, face_of, index_of, metadata_of, statistics_of
