@@ -2,6 +2,7 @@
 
 settings.py     every option, declared once
 machine.py      how many cores and how much memory this process may use
+sizing.py       the limits that follow from it
 errors.py       what the core refuses
 batcher.py      gathers what callers ask at the same time; knows a callable and a clock, nothing of models
 folder.py       the versions of the model in a folder, and which of them are served
@@ -11,6 +12,7 @@ statistics.py   what each model has done, counted
 digits.py       the RPCs of scanline.v1: messages to arrays and back
 oip/            the Open Inference Protocol: the same core in its messages
 intake.py       how calls come to the core: whole, in two halves, as streams
+parts.py        what a message may be made of, before it is parsed
 status.py       the one place where errors become gRPC status codes
 calls.py        what happens around every call: request id, count, log line
 interceptor.py  puts that around the handlers
