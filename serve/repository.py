@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 import structlog
 
-from scanline import manifest, verify
+from scanline import verify
 from scanline.contract import COLUMNS, ROWS
 from scanline.errors import ModelError
 from scanline.model import STEP_FILE, Model, StepModel, find
@@ -237,8 +237,6 @@ class Repository:
         step_file = model.path.with_name(STEP_FILE)
         steps = StepModel(step_file) if step_file.is_file() else None
         if self._is_watched:
-            for file in [model.path, step_file][: 2 if steps else 1]:
-                manifest.check(file)
             verify.golden_check(model.path, model.card, model.run)
         model.run(np.zeros((self._max_batch_size, ROWS, COLUMNS), np.float32))
         counters = {name: self._statistics.of(name, str(number)) for name in (ROWS_MODEL, FILES_MODEL)}
