@@ -82,6 +82,13 @@ def test_a_step_model_that_is_not_its_manifest_s_is_not_served(folder: Path) -> 
     assert f"{STEP_FILE} has " in result.stderr
 
 
+def test_data_that_is_no_folder_of_digits_is_wrong_use_before_any_check(tmp_path: Path) -> None:
+    for folder, problem in ((tmp_path / "none", "is no folder"), (tmp_path, "holds no digits")):
+        result = command("verify", SHIPPED, "--data", folder)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr == f"error: {folder} {problem}; expected image files in {folder}/0 to {folder}/9\n"
+
+
 def test_a_model_does_without_a_manifest(folder: Path) -> None:
     for name in (MANIFEST, GOLDEN):
         (folder / name).unlink()
