@@ -290,7 +290,9 @@ class DigitService:
         """Make a call's images ready for the network."""
         images = request.images
         if not 1 <= len(images) <= self._max_images:
-            raise BadRequestError(f"the call has {len(images)} images, expected 1 to {self._max_images}")
+            raise BadRequestError(
+                f"the call has {len(images)} images, expected 1 to {self._max_images}, the server's --max-images"
+            )
         if not isinstance(images, np.ndarray):
             return self._read(images, request.deadline)
         if images.dtype == np.uint8:

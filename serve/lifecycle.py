@@ -22,6 +22,7 @@ from serve.credentials import Certificates, Tokens
 from serve.deferred import Deferred
 from serve.folder import Policy
 from serve.interceptor import CallInterceptor
+from serve.listening import probe
 from serve.machine import memory, return_memory
 from serve.oip import servicer as oip
 from serve.repository import Repository
@@ -225,9 +226,8 @@ class Server:
         certificates = self._certificates
         port = self._transport.bind(self._settings.listen, None if certificates is None else certificates.credentials)
         if not port:
-            raise StartError(
-                f"can't listen on {self._settings.listen}: the port is taken, or the address is not this machine's"
-            )
+            probe(self._settings.listen)  # gRPC does not say why; this does
+            raise StartError(f"can't listen on {self._settings.listen}: gRPC refuses it")
         return f"{host}:{port}"
 
 
