@@ -22,6 +22,7 @@ loop.py         the fast transport: the gRPC core's events
 loop_call.py    a call as the fast transport sees it
 tracing.py      OpenTelemetry, an extra
 metrics.py      the port for operators: Prometheus, health
+listening.py    why an address can't be listened on
 pipes.py        how the processes of one server ask each other
 worker.py       one of several processes on one port
 supervisor.py   what keeps them, and counts and tells them as one

@@ -240,7 +240,9 @@ class DigitService:
     def _ready(self, images: Given, deadline: float | None) -> Images:
         """Make a call's images ready for the network."""
         if not 1 <= len(images) <= self._max_images:
-            raise BadRequestError(f"the call has {len(images)} images, expected 1 to {self._max_images}")
+            raise BadRequestError(
+                f"the call has {len(images)} images, expected 1 to {self._max_images}, the server's --max-images"
+            )
         if not isinstance(images, np.ndarray):
             return self._read(images, deadline)
         if images.dtype == np.uint8:

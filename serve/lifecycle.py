@@ -21,6 +21,7 @@ from serve.core import DigitService
 from serve.credentials import Certificates, Tokens
 from serve.intake import Deferred, Intake
 from serve.interceptor import CallInterceptor
+from serve.listening import probe
 from serve.machine import memory, return_memory
 from serve.oip import servicer as oip
 from serve.repository import Repository
@@ -226,9 +227,8 @@ class Server:
             else:
                 port = self._transport.add_secure_port(listen, certificates.credentials)
         except RuntimeError:
-            raise StartError(
-                f"can't listen on {listen}: the port is taken, or the address is not this machine's"
-            ) from None
+            probe(listen)  # gRPC does not say why; this does
+            raise StartError(f"can't listen on {listen}: gRPC refuses it") from None
         return f"{listen.rpartition(':')[0]}:{port}"
 
 

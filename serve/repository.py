@@ -19,7 +19,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from scanline import manifest, reject, verify
+from scanline import reject, verify
 from scanline.contract import CLASSES, COLUMNS, ROWS, ModelCard
 from scanline.errors import ModelError
 from scanline.model import STEP_FILE, Model, StepModel, find
@@ -264,8 +264,6 @@ class Repository:
         step_file = model.path.with_name(STEP_FILE)
         steps = StepModel(step_file) if step_file.is_file() else None
         if self._is_watched:
-            for file in [model.path, step_file][: 2 if steps else 1]:
-                manifest.check(file)
             verify.golden_check(model.path, model.card, model.run)
         model.run(np.zeros((self._settings.max_batch_size, ROWS, COLUMNS), np.float32))
         counters = {name: self._statistics.of(name, str(number)) for name in (ROWS_MODEL, FILES_MODEL)}

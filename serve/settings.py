@@ -126,6 +126,8 @@ class ServeSettings(Settings):
             raise ValueError("--tls-certificate and --tls-key go together: one is missing")
         if self.tls_client_roots is not None and self.tls_certificate is None:
             raise ValueError("--tls-client-roots needs --tls-certificate and --tls-key: without TLS nobody is asked")
+        if self.listen == self.metrics_listen and not self.listen.endswith(":0"):
+            raise ValueError(f"--listen and --metrics-listen are both {self.listen}: each needs a port of its own")
         if self.max_images > self.max_queue_images:
             raise ValueError(
                 f"--max-images {self.max_images} is more than --max-queue-images {self.max_queue_images}: "

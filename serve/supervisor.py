@@ -22,6 +22,7 @@ import structlog
 
 from scanline.errors import StartError
 from serve.errors import CallError, NotAvailableError
+from serve.listening import probe, refusal
 from serve.metrics import MetricsServer
 from serve.pipes import Asker, NoAnswerError, answer
 from serve.settings import ServeSettings
@@ -290,16 +291,11 @@ def _reserve(listen: str) -> tuple[socket.socket, str]:
     Raises:
         StartError: the port can't be had.
     """
-    host, _, port = listen.rpartition(":")
+    family, place = probe(listen)  # two that share the port would both be let in: ask alone first
+    reserved = socket.socket(family)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        family, _, _, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-        with socket.socket(family) as probe:  # two that share the port would both be let in: ask alone first
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(place)
-            place = probe.getsockname()
-        reserved = socket.socket(family)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(place)
-    except OSError:
-        raise StartError(f"can't listen on {listen}: the port is taken, or the address is not this machine's") from None
-    return reserved, f"{host}:{reserved.getsockname()[1]}"
+    except OSError as error:
+        raise refusal(listen, error) from None
+    return reserved, f"{listen.rpartition(':')[0]}:{reserved.getsockname()[1]}"

@@ -86,7 +86,10 @@ def split(stream: Iterable[Item], limits: Limits) -> Iterator[Part | Prediction]
         size = IMAGE_BYTES if of_pixels else len(content or b"") + FILE_ENVELOPE_BYTES
         error = item.error
         if size > limits.room:
-            error = f"the file has {len(content or b'')} bytes, the server takes at most {limits.room}"
+            error = (
+                f"the file has {len(content or b'')} bytes, the server takes at most {limits.room}; "
+                f"its operator can set --max-message-bytes higher"
+            )
         if part.contents and (error is not None or of_pixels != part.of_pixels or not part.takes(1, size, limits)):
             yield part
             part = Part(of_pixels)

@@ -79,7 +79,11 @@ def test_a_call_of_broken_files_alone_is_answered(stub: DigitsStub) -> None:
             "INVALID_ARGUMENT",
             "the call has no images: set `pixels` (784 bytes an image) or `files`",
         ),
-        (pb.ClassifyRequest(pixels=b""), "INVALID_ARGUMENT", "the call has 0 images, expected 1 to 1024"),
+        (
+            pb.ClassifyRequest(pixels=b""),
+            "INVALID_ARGUMENT",
+            "the call has 0 images, expected 1 to 1024, the server's --max-images",
+        ),
         (
             pb.ClassifyRequest(pixels=b"x" * 785),
             "INVALID_ARGUMENT",
@@ -88,9 +92,13 @@ def test_a_call_of_broken_files_alone_is_answered(stub: DigitsStub) -> None:
         (
             pb.ClassifyRequest(pixels=bytes(IMAGE_BYTES * 1025)),
             "INVALID_ARGUMENT",
-            "the call has 1025 images, expected 1 to 1024",
+            "the call has 1025 images, expected 1 to 1024, the server's --max-images",
         ),
-        (pb.ClassifyRequest(files=pb.EncodedImages()), "INVALID_ARGUMENT", "the call has 0 images, expected 1 to 1024"),
+        (
+            pb.ClassifyRequest(files=pb.EncodedImages()),
+            "INVALID_ARGUMENT",
+            "the call has 0 images, expected 1 to 1024, the server's --max-images",
+        ),
         (
             pb.ClassifyRequest(pixels=bytes(784), model_version="7"),
             "NOT_FOUND",

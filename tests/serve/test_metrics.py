@@ -127,7 +127,7 @@ def test_a_taken_port_is_one_clear_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         assert failed_start("--metrics-listen", address) == (
-            f"error: can't listen on {address} for metrics: the port is taken, or the address is not this machine's"
+            f"error: can't listen on {address} for metrics: the port is taken"
         )
 
 

@@ -114,7 +114,10 @@ def test_a_file_too_large_for_the_server_is_its_own_error(tmp_path: Path) -> Non
     with serving(max_message_bytes=8000) as small, Client(small.address) as client:
         fine, refused = client.classify([samples.files()[7], large])
     assert fine.error is None
-    assert refused.error == f"the file has {large.stat().st_size} bytes, the server takes at most 6976"
+    assert refused.error == (
+        f"the file has {large.stat().st_size} bytes, the server takes at most 6976; "
+        f"its operator can set --max-message-bytes higher"
+    )
 
 
 def test_what_is_no_image_is_refused_in_the_caller_s_own_terms(client: Client, reader: Reader) -> None:

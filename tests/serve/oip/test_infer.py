@@ -281,7 +281,10 @@ def test_values_that_no_pixel_has_are_answered_and_rejected(
 
 def test_more_images_than_may_be_are_refused(oip: GRPCInferenceServiceStub) -> None:
     code, details = refusal(lambda: oip.ModelInfer(asking(np.zeros((1025, 28, 28), np.uint8))))
-    assert (code.name, details) == ("INVALID_ARGUMENT", "the call has 1025 images, expected 1 to 1024")
+    assert (code.name, details) == (
+        "INVALID_ARGUMENT",
+        "the call has 1025 images, expected 1 to 1024, the server's --max-images",
+    )
 
 
 def test_a_uint8_over_255_is_refused(oip: GRPCInferenceServiceStub, images: NDArray[np.uint8]) -> None:
