@@ -9,8 +9,7 @@ messages.py    images to requests, responses to predictions
 """
 
 from scanline.client.blocking import Client
-from scanline.client.messages import ServedModel
 from scanline.client.tasks import AsyncClient
 from scanline.tls import Tls
 
-__all__ = ["AsyncClient", "Client", "ServedModel", "Tls"]
+__all__ = ["AsyncClient", "Client", "Tls"]

@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from scanline.client.connection import TIMEOUT, Connection
-from scanline.client.messages import Limits, Part, ServedModel, model_of, predictions_of, split
+from scanline.client.messages import Limits, Part, model_of, predictions_of, split
+from scanline.contract import ServedModel
 from scanline.images import Image, items
 from scanline.prediction import Prediction
 from scanline.tls import Tls
