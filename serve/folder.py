@@ -56,19 +56,6 @@ class Policy:
         return self.latest is None or served < self.latest
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A version as it lies on disk.
-
-    Attributes:
-        path: the model file, or the exported folder.
-        stamp: what its files looked like.
-    """
-
-    path: Path
-    stamp: Stamp
-
-
 def holds_versions(source: Path | None) -> bool:
     """Say whether a place is a folder of versions, rather than a model file or an exported folder."""
     from scanline.model import MODEL_FILES  # brings onnxruntime, which the settings and a supervisor do without
@@ -78,17 +65,14 @@ def holds_versions(source: Path | None) -> bool:
     return any(_NUMBER.fullmatch(entry.name) for entry in source.iterdir())
 
 
-def found_in(folder: Path) -> dict[int, Found]:
+def versions_in(folder: Path) -> dict[int, Stamp]:
     """Give the versions in a folder: its folders whose names are whole numbers. Other names are not looked at.
 
     Raises:
         OSError: the folder can't be read.
     """
-    found = {}
-    for entry in folder.iterdir():
-        if _NUMBER.fullmatch(entry.name) and entry.is_dir():
-            found[int(entry.name)] = Found(entry, stamp_of(entry))
-    return found
+    entries = [entry for entry in folder.iterdir() if _NUMBER.fullmatch(entry.name) and entry.is_dir()]
+    return {int(entry.name): stamp_of(entry) for entry in entries}
 
 
 def stamp_of(path: Path) -> Stamp:

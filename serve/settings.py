@@ -69,15 +69,10 @@ class ServeSettings(Settings):
         default_factory=_each(sizing.max_pixels), ge=784, description="most pixels of an image file"
     )
     max_message_bytes: int = Field(
-        default_factory=_each(sizing.max_message_bytes),
-        ge=4096,
-        le=2**31 - 1,
-        description="most bytes in one message",
+        default_factory=_each(sizing.max_message_bytes), ge=4096, le=2**31 - 1, description="most bytes in one message"
     )
     max_calls: int = Field(
-        default_factory=_each(sizing.max_calls),
-        ge=1,
-        description="most calls that are under way or wait for a thread",
+        default_factory=_each(sizing.max_calls), ge=1, description="most calls that are under way or wait for a thread"
     )
     max_streams: int = Field(
         default_factory=_each(sizing.max_streams), ge=1, description="most streams that are open at once"

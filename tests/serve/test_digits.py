@@ -20,9 +20,9 @@ from scanline.contract import IMAGE_BYTES, METADATA_PREFIX
 from scanline.model import SHIPPED
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
+from serve.digits import SERVICE
 from serve.lifecycle import Server
 from serve.oip import servicer as oip
-from serve.servicers import SERVICE
 from tests.serve.conftest import PATIENCE, serving
 
 
