@@ -17,6 +17,7 @@ from PIL import Image
 
 from scanline import Reader
 from scanline.contract import IMAGE_BYTES, METADATA_PREFIX
+from scanline.model import SHIPPED
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from serve.digits import SERVICE
@@ -139,8 +140,8 @@ def test_a_picture_with_too_many_pixels_is_its_own_error(images: NDArray[np.uint
 
 def test_the_model_is_described(stub: DigitsStub) -> None:
     response = stub.GetModel(pb.GetModelRequest())
-    model = Reader().model
-    assert (response.model_version, response.file) == ("1", model.version)
+    model = Reader().model()
+    assert (response.model_version, response.file) == (model.version, model.file)
     assert {METADATA_PREFIX + key: value for key, value in response.card.items()} == model.card.to_metadata()
     assert response.limits.max_images == 1024
     assert refusal(lambda: stub.GetModel(pb.GetModelRequest(model_version="7")))[0].name == "NOT_FOUND"
@@ -185,7 +186,7 @@ def test_rows_are_answered_one_by_one_and_the_last_answer_is_the_image_s(
     answers = list(stub.ClassifyRows(iter(rows)))
     assert [answer.rows_seen for answer in answers] == list(range(1, 29))
     assert all(sum(answer.probabilities) == pytest.approx(1, abs=1e-5) for answer in answers)
-    whole = Reader(Reader().model.path.with_name("digits.onnx")).classify(images[0], probabilities=True)[0]
+    whole = Reader(SHIPPED / "digits.onnx").classify(images[0], probabilities=True)[0]
     assert list(answers[-1].probabilities) == pytest.approx(whole.probabilities, abs=1e-5)
     assert answers[-1].digit == whole.digit
     in_pieces = [pb.ClassifyRowsRequest(rows=images[0][start : start + 7].tobytes()) for start in range(0, 28, 7)]

@@ -74,7 +74,7 @@ def test_every_file_is_a_row_with_the_reader_s_answer(scans: Path, tmp_path: Pat
     assert [row["path"] for row in rows] == [entry.name for entry in find([str(scans)])]
     assert list(rows[0]) == COLUMNS
     with Reader() as reader:
-        answers, version = reader.classify([row["path"] for row in rows]), reader.model.version
+        answers, version = reader.classify([row["path"] for row in rows]), reader.model().file
     for row, answer in zip(rows, answers, strict=True):
         assert row["status"] == answer.status
         assert row["error"] == (answer.error or "")

@@ -15,6 +15,7 @@ from scanline import Reader
 from scanline.contract import to_network
 from scanline.inference import open_inference_pb2 as pb
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from scanline.model import Model
 from scanline.v1 import digits_pb2
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from tests.serve.conftest import PATIENCE, serving
@@ -72,9 +73,8 @@ def test_the_four_outputs_are_those_of_the_reader(oip: GRPCInferenceServiceStub,
         ("rejected", "BOOL", [40]),
     ]
     found = tensors(response)
-    reader = Reader()
-    expected = reader.classify(images, probabilities=True)
-    np.testing.assert_array_equal(found["logits"], reader.model.run(to_network(images)))
+    expected = Reader().classify(images, probabilities=True)
+    np.testing.assert_array_equal(found["logits"], Model().run(to_network(images)))
     np.testing.assert_array_equal(
         found["probabilities"], np.array([answer.probabilities for answer in expected], np.float32)
     )
