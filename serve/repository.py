@@ -114,7 +114,7 @@ class Repository:
         self._serve(present := self._look(), [*present])
         if not self._served:
             reasons = "; ".join(reason for _, reason in self._refused.values())
-            raise ModelError(reasons or f"no version in {self._source} is one of {self._policy}")
+            raise ModelError(reasons or f"no version in {self._source} is one of {settings.model_versions}")
         for number, (_, reason) in self._refused.items():
             self._report_refusal(number, reason)
 
