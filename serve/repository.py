@@ -163,14 +163,16 @@ class Repository:
         """Serve what is on disk now, what was refused or unloaded before included, and nothing that has gone.
 
         Raises:
-            NotAvailableError: the folder can't be read, or a version in it is refused; what was served stays, and what
-                was unloaded does so where nothing in the folder can be served.
+            NotAvailableError: there is nothing that can be read, or a version is refused; what was served stays, and
+                what was unloaded does so where nothing in the folder can be served.
         """
         with self._changing:
             try:
                 present = self._look()
             except OSError as error:
                 raise NotAvailableError(f"the model can't be read: {error.strerror}") from None
+            except ModelError:
+                raise NotAvailableError("there is no model where --model says") from None
             self._refused.clear()
             self._serve(present, [*present])
             self._unloaded = not self._served
