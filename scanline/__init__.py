@@ -23,8 +23,8 @@ from scanline.errors import (
 )
 
 if TYPE_CHECKING:
-    from scanline.client import AsyncClient, Client, ServedModel, Tls
-    from scanline.contract import ModelCard
+    from scanline.client import AsyncClient, Client, Tls
+    from scanline.contract import ModelCard, ServedModel
     from scanline.prediction import Prediction, RejectReason
     from scanline.reader import Reader
 
@@ -61,7 +61,7 @@ _LATE = {
     "Prediction": "scanline.prediction",
     "Reader": "scanline.reader",
     "RejectReason": "scanline.prediction",
-    "ServedModel": "scanline.client",
+    "ServedModel": "scanline.contract",
     "Tls": "scanline.client",
 }
 

@@ -132,6 +132,21 @@ class ModelCard:
             raise ModelError(f"the model's card disagrees with this release: {'; '.join(differing)}")
 
 
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """The model that answers, of a server or of a reader.
+
+    Attributes:
+        version: what the server calls it, such as ``"3"``; a model that is no version among others is ``"1"``.
+        file: which file it is: the first 12 hexadecimal digits of its SHA-256.
+        card: what the file says of itself.
+    """
+
+    version: str
+    file: str
+    card: ModelCard
+
+
 _KINDS: Final[dict[str, tuple[type, ...]]] = {
     "int": (int,),
     "float": (int, float),

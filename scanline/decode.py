@@ -6,15 +6,18 @@ decoded. What comes out is upright, opaque, 8 bits a channel, grey ("L") or colo
 
 from __future__ import annotations
 
+import ctypes
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from struct import error as StructError  # noqa: N812 - as `error` it would be hidden by what except clauses name
 from typing import BinaryIO, Final
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, _imaging
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -53,6 +56,12 @@ REFUSED: Final = (
 )
 SIGNATURE_BYTES: Final = 12
 
+# What is wrong with a file is its error. libtiff would say it on the process's stderr as well, and Pillow warn of tags
+# that nobody asked for, in the middle of a table or a server's log.
+with suppress(OSError, AttributeError):  # a Pillow that keeps its libtiff to itself
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
+
 
 def decode(source: bytes | Path | BinaryIO | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Give the upright, opaque picture in an image file, its longest side at most about twice WORKING_SIDE.
@@ -88,24 +97,48 @@ def encode(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def page_count(path: Path) -> int:
-    """Give the number of a TIFF file's pages; 1 for a file that can't be read, since reading it says why."""
+def page_count(source: bytes | str) -> int:
+    """Give the number of a TIFF file's pages.
+
+    Of a damaged file it is those before the damage and the page that is damaged, since reading that one says why; so it
+    is 1 for a file that is no TIFF file at all.
+
+    Args:
+        source: the bytes of the file, or its path.
+    """
+    sound = 0
     try:
-        with _translated(), TiffImageFile(path) as image:
-            return image.n_frames
+        with _translated(), _tiff(source) as image:
+            for sound in count(1):
+                try:
+                    image.seek(sound)
+                except EOFError:
+                    break
     except InputError:
-        return 1
+        return sound + 1
+    return sound
 
 
-def page(path: Path, number: int) -> bytes:
+def page(source: bytes | str, number: int) -> bytes:
     """Give a page of a TIFF file, from 0 on, as the bytes of a PNG file.
+
+    Args:
+        source: the bytes of the file, or its path.
+        number: which page.
 
     Raises:
         InputError: the page can't be read or decoded, or has too many pixels.
     """
-    with _translated(), TiffImageFile(path) as image:
+    with _translated(), _tiff(source) as image:
         image.seek(number)
         return encode(image)
+
+
+@contextmanager
+def _tiff(source: bytes | str) -> Iterator[TiffImageFile]:
+    # not read whole: a book's pages are read one by one
+    with BytesIO(source) if isinstance(source, bytes) else files.opened(source) as file, TiffImageFile(file) as image:
+        yield image
 
 
 @contextmanager

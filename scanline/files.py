@@ -1,8 +1,9 @@
-"""The bytes of a file, up to a bound: a device file or a pipe may never end."""
+"""The bytes of a regular file, up to a bound. A pipe or a device may never begin, or never end."""
 
 from __future__ import annotations
 
 import os
+import stat
 from typing import IO, Final
 
 from scanline.errors import InputError
@@ -18,15 +19,33 @@ def read(path: str | os.PathLike[str]) -> bytes:
     """Give what a file holds.
 
     Raises:
-        InputError: it can't be read, or has more than MAX_FILE_BYTES.
+        InputError: it can't be read, is no regular file, or has more than MAX_FILE_BYTES.
     """
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path costs as much as the reading
+        with opened(path, buffering=0) as file:  # nothing is read twice
             return content(file)
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise InputError(f"can't read {path}: {getattr(error, 'strerror', None) or error}") from None
     except InputError as error:
         raise InputError(f"can't read {path}: {error}") from None
+
+
+def opened(path: str | os.PathLike[str], buffering: int = -1) -> IO[bytes]:
+    """Open a file to be read.
+
+    Args:
+        path: the file.
+        buffering: as the built-in open takes it.
+
+    Raises:
+        InputError: it is a pipe, a socket or a device. It is not opened: that alone may wait for ever.
+        OSError: it can't be opened.
+        ValueError: there is a null character in the name.
+    """
+    mode = os.stat(path).st_mode  # noqa: PTH116 - a Path costs as much as the reading
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # open has words of its own for a folder
+        raise InputError("it is a pipe, a socket or a device, not a file")
+    return open(path, "rb", buffering)  # noqa: PTH123 - as above
 
 
 def content(file: IO[bytes]) -> bytes:

@@ -81,19 +81,24 @@ def pages(path: Path) -> Iterator[tuple[str, Path | Item]]:
         return
     for number, name in enumerate(names):
         try:
-            yield name, Item(encoded=page(path, number))
+            yield name, Item(encoded=page(str(path), number))
         except InputError as error:
             yield name, Item(error=str(error))
 
 
-def page_names(path: str) -> list[str]:
-    """Name the images in a file: ``scan.png``; ``scan.tif[1]`` and so on for the pages of a TIFF file with several."""
+def page_names(path: str, content: bytes | None = None) -> list[str]:
+    """Name the images in a file: ``scan.png``; ``scan.tif[1]`` and so on for the pages of a TIFF file with several.
+
+    Args:
+        path: the file, or the name of one in an archive.
+        content: the bytes of the one in an archive.
+    """
     if not path.lower().endswith(TIFF_SUFFIXES):
         return [path]
 
     from scanline.decode import page_count
 
-    count = page_count(Path(path))
+    count = page_count(path if content is None else content)
     return [path] if count == 1 else [f"{path}[{number}]" for number in range(1, count + 1)]
 
 

@@ -18,9 +18,25 @@ MANIFEST: Final = "manifest.json"
 
 def write(folder: Path, name: str, files: Sequence[str]) -> None:
     """Write the manifest of these files of a folder that is still in the making."""
-    entries = {file: _entry((folder / file).read_bytes()) for file in sorted(files)}
+    entries = {}
+    for file in sorted(files):
+        content = (folder / file).read_bytes()
+        entries[file] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     text = json.dumps({"name": name, "files": entries}, indent=2) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def read(path: Path) -> bytes:
+    """Give what a file holds, once it has been compared with the manifest beside it; a lone file may have none.
+
+    Raises:
+        ModelError: the manifest doesn't name the file, or the file is another.
+        OSError: there is no such file.
+    """
+    content = path.read_bytes()
+    if (path.parent / MANIFEST).is_file():
+        _compare(path, content)
+    return content
 
 
 def check(path: Path) -> str:
@@ -33,18 +49,25 @@ def check(path: Path) -> str:
         ModelError: there is no manifest, it doesn't name the file, or the file is another.
         OSError: there is no such file.
     """
+    return f"sha256 {_compare(path, path.read_bytes())}"
+
+
+def _compare(path: Path, content: bytes) -> str:
+    """Compare what a file holds with the manifest; give its SHA-256."""
     place = path.parent / MANIFEST
     try:
-        expected = json.loads(place.read_text(encoding="utf-8"))["files"][path.name]
+        entry = json.loads(place.read_text(encoding="utf-8"))["files"][path.name]
+        expected = entry["bytes"], entry["sha256"]
     except FileNotFoundError:
         raise ModelError(f"no {MANIFEST} beside {path}: `scanline export` writes it, copy it along") from None
-    except (ValueError, KeyError, TypeError):
+    except ValueError as error:
+        raise ModelError(f"{place} is damaged: {error}; copy it again, or export the model again") from None
+    except (KeyError, TypeError):
         raise ModelError(f"{place} does not name {path.name}; expected its bytes and sha256") from None
-    given = _entry(path.read_bytes())
+    given = len(content), hashlib.sha256(content).hexdigest()
     if given != expected:
-        raise ModelError(f"{path} is {given}, but {MANIFEST} beside it says {expected}: copy or export it again")
-    return f"sha256 {given['sha256']}"
-
-
-def _entry(content: bytes) -> dict[str, int | str]:
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        raise ModelError(
+            f"{path} has {given[0]} bytes and the SHA-256 {given[1]}, but {MANIFEST} beside it says {expected[0]} and "
+            f"{expected[1]}: copy or export it again"
+        )
+    return given[1]

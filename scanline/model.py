@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from scanline import manifest
 from scanline.contract import CLASSES, COLUMNS, INPUT_NAME, OUTPUT_NAME, ROWS, ModelCard
 from scanline.errors import ModelError
 
@@ -57,10 +58,11 @@ class Model:
             threads: how many threads one `run` may use. With 1, none but the caller's.
 
         Raises:
-            ModelError: there is no such file, onnxruntime can't load it, or it breaks the contract.
+            ModelError: there is no such file, it is not the one that the manifest beside it names, onnxruntime can't
+                load it, or it breaks the contract.
         """
         self.path = find(path)
-        content = self.path.read_bytes()
+        content = manifest.read(self.path)
         self.version = hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]
         self._session = open_session(content, self.path, threads)
         self.card = read_card(self._session, self.path)
@@ -85,9 +87,10 @@ class StepModel:
         """Open a step file.
 
         Raises:
-            ModelError: onnxruntime can't load it, or it is no step file.
+            ModelError: it is not the one that the manifest beside it names, onnxruntime can't load it, or it is no step
+                file.
         """
-        self._session = open_session(path.read_bytes(), path, threads=1)
+        self._session = open_session(manifest.read(path), path, threads=1)
         self.card = read_card(self._session, path)
         inputs = {node.name: node.shape for node in self._session.get_inputs()}
         outputs = [node.name for node in self._session.get_outputs()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanline import reject
-from scanline.contract import to_network
+from scanline.contract import ServedModel, to_network
 from scanline.errors import InputError
 from scanline.images import Image, Item, items
 from scanline.model import Model
@@ -21,6 +21,7 @@ from scanline.preprocess import steps
 
 # onnxruntime's speed on this network has levelled off by then, and the memory stays small.
 BATCH: Final = 64
+ONLY_VERSION: Final = "1"  # what a server calls the model of a file
 
 Taken = tuple[NDArray[np.uint8], RejectReason | None]
 
@@ -28,12 +29,9 @@ Taken = tuple[NDArray[np.uint8], RejectReason | None]
 class Reader:
     """Reads digits with a model file, in this process; safe under threads.
 
-        with Reader() as reader:
-            for answer in reader.classify(["seven.png", "four.jpg"]):
-                print(answer.digit, answer.confidence)
-
-    Attributes:
-        model: the opened model, with its card.
+    with Reader() as reader:
+        for answer in reader.classify(["seven.png", "four.jpg"]):
+            print(answer.digit, answer.confidence)
     """
 
     def __init__(
@@ -49,7 +47,7 @@ class Reader:
         Raises:
             ModelError: the file is missing, damaged or breaks the contract.
         """
-        self.model = Model(path, threads=threads)
+        self._model = Model(path, threads=threads)
         self._min_confidence = min_confidence
 
     def __enter__(self) -> Self:
@@ -58,7 +56,14 @@ class Reader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing to close: the model goes with the object."""
+        self.close()
+
+    def close(self) -> None:
+        """Do nothing, since the model goes with the object; for callers who take a Client as well."""
+
+    def model(self) -> ServedModel:
+        """Give what a server of the same file says of its model: its version, file and card."""
+        return ServedModel(ONLY_VERSION, self._model.version, self._model.card)
 
     def classify(self, images: Image | Iterable[Image], *, probabilities: bool = False) -> list[Prediction]:
         """Read the digit in each image.
@@ -75,21 +80,28 @@ class Reader:
         Raises:
             InputError: something in `images` is no image at all.
         """
-        answers: list[Prediction] = []
-        stream = map(
-            _taken, items(images)
-        )  # a file is decoded as it is drawn, so that a batch holds 28x28 pixels alone
-        while batch := list(islice(stream, BATCH)):
-            answers += self._classify(batch, probabilities=probabilities)
-        return answers
+        return list(self.stream(images, probabilities=probabilities))
+
+    def stream(
+        self, images: Image | Iterable[Image], *, probabilities: bool = False
+    ) -> Generator[Prediction, None, None]:
+        """Read the digit in each image, and give the predictions one by one, as they come.
+
+        For any number of images in bounded memory: they are taken as they are wanted, BATCH at once. Arguments, order
+        and errors are those of `classify`.
+        """
+        # a file is decoded as it is drawn, so that a batch holds 28x28 pixels alone
+        taken = map(_taken, items(images))
+        while batch := list(islice(taken, BATCH)):
+            yield from self._classify(batch, probabilities=probabilities)
 
     def _classify(self, batch: list[Taken | Prediction], *, probabilities: bool) -> list[Prediction]:
         readable = [image for image in batch if not isinstance(image, Prediction)]
         if not readable:
             return [image for image in batch if isinstance(image, Prediction)]
         pixels, own = np.stack([rows for rows, _ in readable]), [reason for _, reason in readable]
-        rows, card = to_network(pixels), self.model.card
-        logits = self.model.run(rows)
+        rows, card = to_network(pixels), self._model.card
+        logits = self._model.run(rows)
         shares = softmax(logits, card.temperature)
         reasons = reject.reasons(rows, logits, shares, card, own)
         read = iter(predictions(shares, reasons, probabilities=probabilities))

@@ -100,10 +100,18 @@ def variable(settings: type[Settings], name: str) -> str:
     return alias if isinstance(alias, str) else f"{settings.model_config['env_prefix']}{name}".upper()
 
 
+def _value(text: str) -> str:
+    if not text:  # a variable of the shell that is not set; as a path it would be the working folder
+        raise argparse.ArgumentTypeError("expected a value, not ''")
+    return text
+
+
 def _add(parser: argparse.ArgumentParser, settings: type[Settings], name: str, field: FieldInfo) -> None:
     kinds = {kind for kind in get_args(field.annotation) if kind is not type(None)} or {field.annotation}
     repeated = get_origin(field.annotation) in {list, tuple}
     options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": field.description}
+    if field.annotation is not bool:
+        options["type"] = _value
     if _is_positional(field):
         options |= {"nargs": "+" if repeated else None, "metavar": name.upper().removesuffix("S")}
         parser.add_argument(name, **options)
@@ -118,10 +126,11 @@ def _add(parser: argparse.ArgumentParser, settings: type[Settings], name: str, f
     else:
         options["metavar"] = "N" if kinds & {int, float} else "PATH" if Path in kinds else "TEXT"
         options["action"] = "append" if repeated else "store"
-    parser.add_argument(_flag(name), dest=name, **options)
+    parser.add_argument(flag(name), dest=name, **options)
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """Name the flag of a field."""
     # a field whose name pydantic keeps for itself ends in an underscore, as Python names do: json_ is --json
     return f"--{name.rstrip('_').replace('_', '-')}"
 
@@ -138,8 +147,8 @@ def _explain(settings: type[Settings], problem: Any, flags: dict[str, Any]) -> s
     message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     if name not in settings.model_fields:
         return message
-    flag = name if _is_positional(settings.model_fields[name]) else _flag(name)
+    option = name if _is_positional(settings.model_fields[name]) else flag(name)
     if problem["type"] == "missing":
-        return f"{flag} is missing"
-    source = flag if name in flags else variable(settings, name)
+        return f"{option} is missing"
+    source = option if name in flags else variable(settings, name)
     return f"{source} {message}, not {problem['input']!r}"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from scanline import manifest
 from scanline.contract import CLASSES, INPUT_NAME, OUTPUT_NAME, ROWS, ModelCard, to_network
-from scanline.errors import GateError, InputError, ModelError, ScanlineError
+from scanline.errors import GateError, InputError, ModelError, ScanlineError, UsageError
 from scanline.model import ORT_ERRORS, STEP_INPUTS, STEP_OUTPUTS, open_session
 
 GOLDEN: Final = "golden.npz"
@@ -244,7 +244,10 @@ def verify(path: Path, data: Path | None = None) -> list[Check]:
 
     Raises:
         ModelError: the file can't be loaded, has no card, or there are no golden vectors for it.
+        UsageError: there are no digits in the folder.
+        InputError: one of them can't be read.
     """
+    own = None if data is None else _labelled(data)  # before the checks: what is wrong with it is no wrong number
     content = path.read_bytes()
     session = open_session(content, path, threads=1)
     card = ModelCard.from_metadata(session.get_modelmeta().custom_metadata_map)
@@ -253,11 +256,10 @@ def verify(path: Path, data: Path | None = None) -> list[Check]:
     alone = in_batches(open_run(content, path), rows, 1)
     change = 0.0 if card.precision == INT8 else FLOAT32_TOLERANCE  # from one setting to another, on one machine
 
-    def own_digits(folder: Path) -> str:
-        images, labels = _labelled(folder)
-        own = to_network(images)
-        logits = in_batches(open_run(content, path), own, 1)
-        settings_check(content, path, own, logits, change)
+    def own_digits(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
+        rows = to_network(images)
+        logits = in_batches(open_run(content, path), rows, 1)
+        settings_check(content, path, rows, logits, change)
         right = int(np.count_nonzero(logits.argmax(axis=1) == labels))
         share = f"{right} of {len(labels)} digits right ({right / len(labels):.2%})"
         return f"{share}, the same in every setting; the card says {card.accuracy:.2%} of {card.dataset}"
@@ -269,7 +271,7 @@ def verify(path: Path, data: Path | None = None) -> list[Check]:
         Check.of("neighbours", lambda: neighbours_check(content, path, rows, change)),
         Check.of("repeat", lambda: repeat_check(content, path, rows)),
     ]
-    return checks if data is None else [*checks, Check.of("data", lambda: own_digits(data))]
+    return checks if own is None else [*checks, Check.of("data", lambda: own_digits(*own))]
 
 
 def _labelled(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -277,7 +279,8 @@ def _labelled(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
     files = [(file, digit) for digit in range(CLASSES) for file in sorted((folder / str(digit)).glob("*"))]
     if not files:
-        raise InputError(f"{folder} holds no digits; expected image files in {folder}/0 to {folder}/9")
+        problem = "holds no digits" if folder.is_dir() else "is no folder"
+        raise UsageError(f"{folder} {problem}; expected image files in {folder}/0 to {folder}/9")
     images = []
     for file, _ in files:
         try:

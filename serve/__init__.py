@@ -2,18 +2,17 @@
 
 settings.py     every option, declared once
 machine.py      how many cores and how much memory this process may use
+sizing.py       the limits that follow from it
 errors.py       what the core refuses
 batcher.py      gathers what callers ask at the same time; knows a callable and a clock, nothing of models
 folder.py       the versions of the model in a folder, and which of them are served
-version.py      one of them, open
-repository.py   all of them, replaced while calls go on
+repository.py   those versions, open, and replaced while calls go on
 core.py         the service: images in, answers out; knows nothing of gRPC
 statistics.py   what each model has done, counted
-convert.py      messages to arrays and back
-servicers.py    the RPCs, thin
+digits.py       the RPCs of scanline.v1: messages to arrays and back
 oip/            the Open Inference Protocol: the same core in its messages
-stream.py       streams of requests, answered in order
-deferred.py     an RPC in two halves, for a transport that does not wait
+intake.py       how calls come to the core: whole, in two halves, as streams
+parts.py        what a message may be made of, before it is parsed
 status.py       the one place where errors become gRPC status codes
 calls.py        what happens around every call: request id, count, log line
 interceptor.py  puts that around the handlers
@@ -23,6 +22,7 @@ loop.py         the fast transport: the gRPC core's events
 loop_call.py    a call as the fast transport sees it
 tracing.py      OpenTelemetry, an extra
 metrics.py      the port for operators: Prometheus, health
+listening.py    why an address can't be listened on
 pipes.py        how the processes of one server ask each other
 worker.py       one of several processes on one port
 supervisor.py   what keeps them, and counts and tells them as one

@@ -32,8 +32,44 @@ class Context(Protocol):
     def set_trailing_metadata(self, trailing_metadata: status.Metadata, /) -> None: ...
 
 
+class Tally:
+    """Counts what is under way.
+
+    Attributes:
+        now: how much is.
+        ever: how much has been, that included.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self.now = self.ever = 0
+
+    def enter(self) -> int:
+        """Count one more; give how many are under way with it."""
+        with self._changed:
+            self.now += 1
+            self.ever += 1
+            return self.now
+
+    def leave(self) -> None:
+        """Count one less."""
+        with self._changed:
+            self.now -= 1
+            if self.now == 0:
+                self._changed.notify_all()
+
+    def wait_until_none(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is under way, at most so many seconds, and say whether it came to that."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.now == 0, timeout)
+
+
 class Calls:
-    """The calls that are under way."""
+    """The calls of our own services.
+
+    Attributes:
+        under_way: those whose answers are not out yet.
+    """
 
     def __init__(self, check: Callable[[status.Metadata], None] | None, count_failure: Callable[[str], None]) -> None:
         """Begin with none.
@@ -44,15 +80,8 @@ class Calls:
         """
         self.check = check
         self.count_failure = count_failure
-        self._changed = threading.Condition()
-        self._under_way = 0
-        self._rested = True
+        self.under_way = Tally()
         self.refusing = False
-
-    @property
-    def under_way(self) -> int:
-        """How many calls are under way."""
-        return self._under_way
 
     def refuse(self) -> None:
         """Answer every call that comes from now on with UNAVAILABLE.
@@ -62,25 +91,11 @@ class Calls:
         """
         self.refusing = True
 
-    def wait_until_idle(self, timeout: float) -> bool:
-        """Wait until no call is under way, answers included, and say whether it came to that within so many seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._under_way == 0, timeout)
-
-    def comes_to_rest(self) -> bool:
-        """Say whether no call is under way, for the first time since there was one."""
-        with self._changed:
-            rests = self._under_way == 0 and not self._rested
-            self._rested = self._rested or rests
-            return rests
-
     def begin(self, method: str, context: Context) -> Call:
         """Count a call that has come, until its answer is out or its caller is gone."""
-        with self._changed:
-            self._under_way += 1
-            self._rested = False
-        if not context.add_callback(self._end):
-            self._end()
+        self.under_way.enter()
+        if not context.add_callback(self.under_way.leave):
+            self.under_way.leave()
         return Call(self, method, context)
 
     def turn_away(self, method: str, context: Context, most: int) -> tuple[grpc.StatusCode, str]:
@@ -88,12 +103,6 @@ class Calls:
         return self.begin(method, context).fail(
             FullError(f"{most} calls are under way, the most that may be", RETRY_AFTER)
         )
-
-    def _end(self) -> None:
-        with self._changed:
-            self._under_way -= 1
-            if self._under_way == 0:
-                self._changed.notify_all()
 
 
 class Call:
@@ -131,12 +140,7 @@ class Call:
         code, message, metadata = status.of(error, self._request_id)
         self._calls.count_failure(code.name)
         self._context.set_trailing_metadata(((REQUEST_ID, self._request_id), *metadata))
-        fields = {
-            "method": self._method,
-            "request_id": self._request_id,
-            "code": code.name,
-            "ms": self._milliseconds(),
-        }
+        fields = {"method": self._method, "request_id": self._request_id, "code": code.name, "ms": self._milliseconds()}
         if isinstance(error, (CancelledError, ExpiredError)) or not self._context.is_active():
             log.info("dropped", **fields, message=message)  # nobody is there to read the answer
         elif code is grpc.StatusCode.INTERNAL:

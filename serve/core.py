@@ -1,7 +1,7 @@
 """The service: images in, predictions out. Any transport can stand before it; it knows none.
 
-A call comes as a `Request` and is answered in two steps, so that a transport can hold several calls of one caller at
-once and drop one whose caller has gone: `submit` checks it, reads its files and queues it; `Pending.result` waits.
+A call is answered in two steps, so that a transport can hold several calls of one caller at once and drop one whose
+caller has gone: `DigitService.submit` checks it, reads its files and queues it; `Pending.result` waits.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scanline.contract import CLASSES, COLUMNS, ROWS, to_network
+from scanline.contract import COLUMNS, ROWS, to_network
 from scanline.errors import InputError
 from scanline.model import STEP_FILE, StepModel
 from scanline.prediction import RejectReason, softmax
@@ -23,37 +23,15 @@ from scanline.preprocess import steps
 from scanline.reject import REASONS
 from serve.batcher import Batcher, Ticket
 from serve.errors import BadRequestError, CallError, ExpiredError, NotAvailableError
-from serve.repository import CURRENT, Repository
+from serve.repository import LOGITS, PROBABILITIES, REASON, WIDTH, Repository, Version
+from serve.settings import ServeSettings
 from serve.statistics import FILES_MODEL, ROWS_MODEL, ModelKey, Statistics, Times
-from serve.version import LOGITS, PROBABILITIES, REASON, Version
 
+if TYPE_CHECKING:
+    from serve.tracing import RequestTrace
 
-class Trace(Protocol):
-    """What is told of a request once it is over: serve/tracing.py."""
-
-    def answered(self, model: ModelKey, images: int, times: Times) -> None:
-        """Tell that a model answered it."""
-
-    def failed(self, model: ModelKey, error: CallError, came: float) -> None:
-        """Tell that it failed, just now."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """A call's images, in one of three forms, and what is wanted of them.
-
-    Attributes:
-        images: in the network's form, uint8 [n, 28, 28], 0 background to 255 ink, or float32 of the same shape, 0 to 1;
-            or the bytes of image files.
-        version: the model version to use; empty for the current one.
-        deadline: the time.monotonic() after which nobody wants the answer.
-        trace: what is told of it, if anything.
-    """
-
-    images: NDArray[Any] | Sequence[bytes]
-    version: str = CURRENT
-    deadline: float | None = None
-    trace: Trace | None = None
+# A call's images: in the network's form, or the bytes of files.
+Given: TypeAlias = NDArray[Any] | Sequence[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +53,7 @@ class Answers:
 
 # How far a value may be from 0 to 1 before the image can't be meant so: what resampling makes of an edge.
 SLACK: Final = 0.01
+ONE: Final = 0x3F800000  # the bits of 1.0 in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,26 +71,45 @@ class Images:
     errors: Sequence[str | None]
 
 
-@dataclass(slots=True, eq=False)
 class Pending:
-    """A call that is queued.
+    """A call, from when it comes until it is answered.
 
     Attributes:
         version: the version of the model that answers it.
     """
 
-    _batcher: Batcher
-    _ticket: Ticket | None  # of the images that could be read, None if there are none
-    _images: Images
-    version: Version
-    _model: str  # as a request to which it is counted
-    _came: float  # from when its time is counted
-    _trace: Trace | None
+    __slots__ = ("_batcher", "_came", "_images", "_model", "_ticket", "_trace", "version")
+
+    def __init__(self, batcher: Batcher, version: Version, model: str, trace: RequestTrace | None) -> None:
+        self._batcher = batcher
+        self.version = version
+        self._model = model  # as a request to which it is counted
+        self._came = time.monotonic()
+        self._trace = trace
+        self._images: Images
+        self._ticket: Ticket | None = None  # of the images that could be read; there may be none
+
+    def queue(self, images: Images, deadline: float | None) -> None:
+        """Queue its images, once they are ready.
+
+        Raises:
+            CallError: FullError or StoppingError.
+        """
+        self._images = images
+        if len(images.rows):
+            self._ticket = self._batcher.submit(self.version.run, images.rows, deadline)
 
     def cancel(self) -> None:
-        """Drop the call: its caller has gone."""
+        """Drop it: its caller has gone."""
         if self._ticket is not None:
             self._batcher.cancel(self._ticket)
+
+    def when_done(self, listener: Callable[[], None]) -> None:
+        """Call a listener once, in any thread, when `result` need not wait; at once if that is now."""
+        if self._ticket is None:
+            listener()
+        else:
+            self._batcher.when_done(self._ticket, listener)
 
     def result(self) -> Answers:
         """Wait for the answers.
@@ -121,28 +119,27 @@ class Pending:
         """
         ticket = self._ticket
         if ticket is None:
-            now = time.monotonic()
-            self._count(0, Times(self._came, now, now, now, now))
-            none = np.empty((0, CLASSES), np.float32)
-            return Answers(none, none, (), self._images.errors)
-        try:
-            outputs = self._batcher.result(ticket)
-        except CallError as error:
-            _count_failure(self.version, self._model, error, self._came, self._trace)
-            raise
-        answers = Answers(
-            outputs[:, LOGITS], outputs[:, PROBABILITIES], self._reasons(outputs[:, REASON]), self._images.errors
-        )
-        times = Times(self._came, ticket.queued_at, ticket.begun_at, ticket.ended_at, time.monotonic())
-        self._count(len(outputs), times)
-        return answers
-
-    def when_done(self, listener: Callable[[], None]) -> None:
-        """Call a listener once, in any thread, when `result` need not wait; at once if that is now."""
-        if self._ticket is None:
-            listener()
+            outputs = np.empty((0, WIDTH), np.float32)
+            queued = begun = ended = time.monotonic()
         else:
-            self._batcher.when_done(self._ticket, listener)
+            try:
+                outputs = self._batcher.result(ticket)
+            except CallError as error:
+                self.count_failure(error)
+                raise
+            queued, begun, ended = ticket.queued_at, ticket.begun_at, ticket.ended_at
+        reasons = self._reasons(outputs[:, REASON])
+        times = Times(self._came, queued, begun, ended, time.monotonic())
+        self.version.counters[self._model].succeeded(len(outputs), times)
+        if self._trace is not None:
+            self._trace.answered((self._model, self.version.name), len(outputs), times)
+        return Answers(outputs[:, LOGITS], outputs[:, PROBABILITIES], reasons, self._images.errors)
+
+    def count_failure(self, error: CallError) -> None:
+        """Count that it fails, now."""
+        self.version.counters[self._model].failed(error, time.monotonic() - self._came)
+        if self._trace is not None:
+            self._trace.failed((self._model, self.version.name), error, self._came)
 
     def _reasons(self, found: NDArray[np.float32]) -> list[RejectReason | None]:
         """Give each image's reason to be rejected, the file's own before what the network's input and answer show."""
@@ -152,17 +149,6 @@ class Pending:
         if any(reasons):
             self.version.counters[self._model].rejected(reason for reason in reasons if reason is not None)
         return reasons
-
-    def _count(self, images: int, times: Times) -> None:
-        self.version.counters[self._model].succeeded(images, times)
-        if self._trace is not None:
-            self._trace.answered((self._model, self.version.name), images, times)
-
-
-def _count_failure(version: Version, model: str, error: CallError, came: float, trace: Trace | None) -> None:
-    version.counters[model].failed(error, time.monotonic() - came)
-    if trace is not None:
-        trace.failed((model, version.name), error, came)
 
 
 class RowReader:
@@ -190,69 +176,37 @@ class RowReader:
 
 
 class DigitService:
-    """Answers calls with the versions of the model."""
+    """Answers calls with the versions of the model.
 
-    def __init__(
-        self,
-        repository: Repository,
-        statistics: Statistics,
-        *,
-        max_images: int,
-        max_pixels: int,
-        max_batch_size: int,
-        max_queue_images: int,
-        max_queue_delay: float,
-        instances: int,
-    ) -> None:
-        """Serve what a repository holds.
+    Attributes:
+        repository: the versions.
+        batcher: runs them.
+    """
 
-        Args:
-            repository: the versions of the model.
-            statistics: where it is told how many requests wait.
-            max_images: the most images in one call.
-            max_pixels: the most pixels of an image file.
-            max_batch_size: the most images in one run of the model.
-            max_queue_images: the most images that wait.
-            max_queue_delay: how long a batch that is not full waits for company, in seconds.
-            instances: how many runs may be under way at once.
-        """
-        self._repository = repository
-        self._max_images = max_images
-        self._max_pixels = max_pixels
+    def __init__(self, repository: Repository, statistics: Statistics, settings: ServeSettings) -> None:
+        """Serve what a repository holds, within the limits of the settings; tell statistics how many requests wait."""
+        self.repository = repository
+        self._max_images = settings.max_images
+        self._max_pixels = settings.max_pixels
         # A large picture takes three bytes a pixel while it is read: no more at once than there are cores for it.
-        self._decoding = threading.BoundedSemaphore(instances)
-        self._batcher = Batcher(
-            max_batch_size=max_batch_size,
-            max_queue_images=max_queue_images,
-            max_queue_delay=max_queue_delay,
-            instances=instances,
+        self._decoding = threading.BoundedSemaphore(settings.instances)
+        self.batcher = Batcher(
+            max_batch_size=settings.max_batch_size,
+            max_queue_images=settings.max_queue_images,
+            max_queue_delay=settings.max_queue_delay,
+            instances=settings.instances,
         )
         statistics.pending = self._pending
 
-    @property
-    def max_images(self) -> int:
-        """The most images in one call."""
-        return self._max_images
-
-    def version(self, name: str = CURRENT) -> Version:
-        """Give a version of the model; without a name the highest.
-
-        Raises:
-            NotFoundError: there is no such version.
-            NotReadyError: there is, but it is not served.
-        """
-        return self._repository.get(name)
-
-    def work(self) -> bool:
-        """Run one batch if something waits and a run is free; say whether more waits, which is then the caller's."""
-        return self._batcher.work()
-
-    def close(self) -> None:
-        """Refuse what is waiting and what comes."""
-        self._batcher.close()
-
-    def submit(self, request: Request) -> Pending:
+    def submit(self, images: Given, version: str, deadline: float | None, trace: RequestTrace | None) -> Pending:
         """Check a call, read its files, and queue it. A file that can't be read is an error on its own prediction.
+
+        Args:
+            images: in the network's form, uint8 [n, 28, 28], 0 background to 255 ink, or float32 of the same shape, 0
+                to 1; or the bytes of image files.
+            version: the model version to use; empty for the current one.
+            deadline: the time.monotonic() after which nobody wants the answer; None for none.
+            trace: what is told of it, if anything.
 
         Raises:
             BadRequestError: there is no image, or there are too many.
@@ -262,16 +216,14 @@ class DigitService:
             FullError: too much is waiting.
             StoppingError: the server is stopping.
         """
-        came = time.monotonic()
-        version = self._repository.get(request.version)
-        model = ROWS_MODEL if isinstance(request.images, np.ndarray) else FILES_MODEL
+        model = ROWS_MODEL if isinstance(images, np.ndarray) else FILES_MODEL
+        pending = Pending(self.batcher, self.repository.get(version), model, trace)
         try:
-            images = self._ready(request)
-            ticket = self._batcher.submit(version.run, images.rows, request.deadline) if len(images.rows) else None
+            pending.queue(self._ready(images, deadline), deadline)
         except CallError as error:
-            _count_failure(version, model, error, came, request.trace)
+            pending.count_failure(error)
             raise
-        return Pending(self._batcher, ticket, images, version, model, came, request.trace)
+        return pending
 
     def begin_rows(self) -> RowReader:
         """Begin an image that comes row by row.
@@ -280,22 +232,24 @@ class DigitService:
             NotReadyError: no version is served.
             NotAvailableError: the model can't be run row by row.
         """
-        version = self._repository.get()
+        version = self.repository.get()
         if version.steps is None:
             name = version.model.path.name
             raise NotAvailableError(f"the model {name} can't be run row by row: there is no {STEP_FILE} beside it")
         return RowReader(version.steps, version.card.temperature)
 
-    def _ready(self, request: Request) -> Images:
+    def _ready(self, images: Given, deadline: float | None) -> Images:
         """Make a call's images ready for the network."""
-        images = request.images
         if not 1 <= len(images) <= self._max_images:
-            raise BadRequestError(f"the call has {len(images)} images, expected 1 to {self._max_images}")
+            raise BadRequestError(
+                f"the call has {len(images)} images, expected 1 to {self._max_images}, the server's --max-images"
+            )
         if not isinstance(images, np.ndarray):
-            return self._read(images, request.deadline)
+            return self._read(images, deadline)
         if images.dtype == np.uint8:
             return Images(to_network(images), (), [None] * len(images))
-        if images.min() >= 0 and images.max() <= 1:
+        # In bits, the numbers from 0 to 1 are those up to ONE, and one pass shows it; -0 alone is looked at again.
+        if images.view("<u4").max() <= ONE:
             return Images(images, (), [None] * len(images))
         return _tamed(images)
 
@@ -318,8 +272,8 @@ class DigitService:
         return Images(to_network(pixels), reasons, errors)
 
     def _pending(self) -> dict[ModelKey, int]:
-        versions = self._repository.served()
-        return {(ROWS_MODEL, version.name): self._batcher.pending(version.run) for version in versions}
+        versions = self.repository.served()
+        return {(ROWS_MODEL, version.name): self.batcher.pending(version.run) for version in versions}
 
 
 def _tamed(images: NDArray[np.float32]) -> Images:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -16,6 +17,7 @@ import structlog
 
 from scanline.errors import StartError
 from serve.errors import UnauthenticatedError
+from serve.folder import Stamp, stamp_of
 from serve.statistics import Statistics, What
 from serve.status import Metadata
 
@@ -25,10 +27,6 @@ SCHEME: Final = "Bearer "
 log = structlog.get_logger("scanline.server")
 
 T = TypeVar("T")
-
-
-class UnfitError(Exception):
-    """Files hold nothing that can be used."""
 
 
 class _FromFiles(ABC, Generic[T]):
@@ -44,17 +42,14 @@ class _FromFiles(ABC, Generic[T]):
         self._paths = paths
         self._statistics = statistics
         self._seen = self._stamps()
-        try:
-            self._value = self._read()
-        except UnfitError as error:
-            raise StartError(str(error)) from None
+        self._value = self._read()
 
     @abstractmethod
     def _read(self) -> T:
         """Give what the files hold.
 
         Raises:
-            UnfitError: it can't be used.
+            StartError: it can't be used.
         """
 
     def refresh(self) -> None:
@@ -64,7 +59,7 @@ class _FromFiles(ABC, Generic[T]):
             return
         try:
             value = self._read()
-        except UnfitError as error:
+        except StartError as error:  # while it serves, no reason to end
             log.error("reload refused", what=self._what, reason=str(error))
             self._statistics.reloaded(self._what, "refused")
         else:
@@ -75,16 +70,12 @@ class _FromFiles(ABC, Generic[T]):
             self._statistics.reloaded(self._what, "done")
         self._seen = stamps
 
-    def _stamps(self) -> list[tuple[int, int, int] | None]:
-        """Give what changes when a file is written or another takes its name; None for one that is not there."""
-        stamps: list[tuple[int, int, int] | None] = []
+    def _stamps(self) -> list[Stamp]:
+        """Give what changes when a file is written or another takes its name; nothing of one that is not there."""
+        stamps = []
         for path in self._paths:
-            try:
-                status = path.stat()
-            except OSError:
-                stamps.append(None)
-            else:
-                stamps.append((status.st_ino, status.st_mtime_ns, status.st_size))
+            with suppress(OSError):
+                stamps.append(stamp_of(path))
         return stamps
 
 
@@ -96,13 +87,9 @@ class Certificates(_FromFiles[grpc.ServerCertificateConfiguration]):
     """
 
     def __init__(self, certificate: Path, key: Path, client_roots: Path | None, statistics: Statistics) -> None:
-        """Read PEM files.
+        """Read PEM files: a certificate with those between it and a root, and its key, which may not be encrypted.
 
-        Args:
-            certificate: the server's, and those between it and a root.
-            key: its private key, not encrypted.
-            client_roots: callers must have a certificate that one of these has signed; None for any caller.
-            statistics: where it is counted that they were read again.
+        With roots of callers' certificates, callers must have one that is signed by one of these.
 
         Raises:
             StartError: they can't be used.
@@ -110,8 +97,7 @@ class Certificates(_FromFiles[grpc.ServerCertificateConfiguration]):
         self._certificate = certificate
         self._key = key
         self._client_roots = client_roots
-        paths = [path for path in (certificate, key, client_roots) if path is not None]
-        super().__init__("certificate", paths, statistics)
+        super().__init__("certificate", [certificate, key, *([client_roots] if client_roots else [])], statistics)
         self._in_use = self._value
         self.credentials = grpc.dynamic_ssl_server_credentials(
             self._in_use,
@@ -139,10 +125,10 @@ class Certificates(_FromFiles[grpc.ServerCertificateConfiguration]):
             pair = self._key.read_bytes(), self._certificate.read_bytes()
         except FileNotFoundError:
             missing = ", ".join(str(path) for path in self._paths if not path.exists())
-            raise UnfitError(f"no TLS: there is no file {missing}") from None
+            raise StartError(f"no TLS: there is no file {missing}") from None
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             paths = ", ".join(str(path) for path in self._paths)
-            raise UnfitError(f"no TLS with {paths}: {error}") from None
+            raise StartError(f"no TLS with {paths}: {error}") from None
         return grpc.ssl_server_certificate_configuration([pair], roots)
 
 
@@ -176,7 +162,7 @@ class Tokens(_FromFiles[list[bytes]]):
         try:
             tokens = self._path.read_bytes().split()
         except OSError as error:
-            raise UnfitError(f"no tokens from {self._path}: {error.strerror}") from None
+            raise StartError(f"no tokens from {self._path}: {error.strerror}") from None
         if not tokens:
-            raise UnfitError(f"no tokens from {self._path}: it is empty; expected one on each line")
+            raise StartError(f"no tokens from {self._path}: it is empty; expected one on each line")
         return tokens

@@ -43,30 +43,11 @@ class Policy:
             raise ValueError("should be latest:N, all, or versions with commas between them, such as 3,5")
         return cls(listed=frozenset(map(int, numbers)))
 
-    def __str__(self) -> str:
-        """Give the text that `parse` reads."""
-        if self.listed:
-            return ",".join(map(str, sorted(self.listed)))
-        return "all" if self.latest is None else f"latest:{self.latest}"
-
     def wants(self, number: int, served: int) -> bool:
         """Say whether a version is to be served beside so many higher ones."""
         if self.listed:
             return number in self.listed
         return self.latest is None or served < self.latest
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A version as it lies on disk.
-
-    Attributes:
-        path: the model file, or the exported folder.
-        stamp: what its files looked like.
-    """
-
-    path: Path
-    stamp: Stamp
 
 
 def holds_versions(source: Path | None) -> bool:
@@ -78,17 +59,14 @@ def holds_versions(source: Path | None) -> bool:
     return any(_NUMBER.fullmatch(entry.name) for entry in source.iterdir())
 
 
-def found_in(folder: Path) -> dict[int, Found]:
+def versions_in(folder: Path) -> dict[int, Stamp]:
     """Give the versions in a folder: its folders whose names are whole numbers. Other names are not looked at.
 
     Raises:
         OSError: the folder can't be read.
     """
-    found = {}
-    for entry in folder.iterdir():
-        if _NUMBER.fullmatch(entry.name) and entry.is_dir():
-            found[int(entry.name)] = Found(entry, stamp_of(entry))
-    return found
+    entries = [entry for entry in folder.iterdir() if _NUMBER.fullmatch(entry.name) and entry.is_dir()]
+    return {int(entry.name): stamp_of(entry) for entry in entries}
 
 
 def stamp_of(path: Path) -> Stamp:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -54,28 +54,24 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def wrap(self, method: str, handler: Handler) -> Handler:
         """Put what surrounds a call around a handler."""
-        surround = self._surround if method.startswith(OWN_METHODS) else _answer_errors
+        if method.startswith(OWN_METHODS):
+            surround: Callable[..., AbstractContextManager[None]] = self._surround
+            kind = descriptor_pool.Default().FindMethodByName(method[1:].replace("/", ".")).input_type
+        else:  # health and reflection, whose messages have no repeated parts
+            surround, kind = _answer_errors, None
         codec = {
-            "request_deserializer": _tolerant(handler.request_deserializer, _kind_of(method)),
+            "request_deserializer": _tolerant(handler.request_deserializer, kind),
             "response_serializer": handler.response_serializer,
         }
-        if handler.unary_unary is not None:
-            behaviour = handler.unary_unary
+        behaviour: Callable[..., Any] | None = handler.unary_unary or handler.unary_stream
+        if behaviour is not None:
+            make = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.unary_stream_rpc_method_handler
 
-            def unary(request: Any, context: grpc.ServicerContext) -> Any:
+            def answer(request: Any, context: grpc.ServicerContext, *say: Any) -> Any:
                 with surround(method, context):
-                    return behaviour(_readable(request), context)
+                    return behaviour(_readable(request), context, *say)
 
-            return grpc.unary_unary_rpc_method_handler(unary, **codec)
-
-        if handler.unary_stream is not None:
-            updates: Callable[..., Any] = handler.unary_stream
-
-            def watch(request: Any, context: grpc.ServicerContext, *say: Any) -> Any:
-                with surround(method, context):
-                    return updates(_readable(request), context, *say)
-
-            return grpc.unary_stream_rpc_method_handler(watch, **codec)
+            return make(answer, **codec)
 
         stream_behaviour = handler.stream_stream
         assert stream_behaviour is not None, f"{method} is of a kind that no service has"
@@ -115,13 +111,6 @@ def _answer_errors(method: str, context: grpc.ServicerContext) -> Iterator[None]
     except CallError as error:
         code, message, _ = status.of(error, method)
         context.abort(code, message)
-
-
-def _kind_of(method: str) -> Descriptor | None:
-    """Give the kind of the messages that a method of ours takes."""
-    if not method.startswith(OWN_METHODS):
-        return None  # health and reflection, whose messages have no repeated parts
-    return descriptor_pool.Default().FindMethodByName(method.removeprefix("/").replace("/", ".")).input_type
 
 
 def _tolerant(deserialize: Callable[[bytes], Any] | None, kind: Descriptor | None) -> Callable[[bytes], Any]:

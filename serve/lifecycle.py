@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
 import grpc
 import structlog
@@ -15,19 +15,19 @@ from grpc_reflection.v1alpha import reflection
 from scanline.errors import MissingExtraError, ModelError, StartError
 from scanline.inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from scanline.v1.digits_pb2_grpc import add_DigitsServicer_to_server
-from serve import servicers, sizing
+from serve import digits, sizing
 from serve.calls import Calls
 from serve.core import DigitService
 from serve.credentials import Certificates, Tokens
-from serve.deferred import Deferred
-from serve.folder import Policy
+from serve.intake import Deferred, Intake
 from serve.interceptor import CallInterceptor
+from serve.listening import probe
 from serve.machine import memory, return_memory
 from serve.oip import servicer as oip
 from serve.repository import Repository
 from serve.settings import ServeSettings
 from serve.statistics import Statistics
-from serve.threads import ThreadServer
+from serve.threads import thread_server
 
 if TYPE_CHECKING:
     from serve.metrics import MetricsServer
@@ -37,23 +37,10 @@ if TYPE_CHECKING:
 CLOSE_TIMEOUT: Final = 5.0
 # Settings whose defaults follow the machine: the log says how they stand.
 CHOSEN: Final = {"instances", "max_message_bytes", "max_calls", "max_streams", "max_pixels"}
-HEALTH: Final = ("", servicers.SERVICE, oip.SERVICE)  # the names under which health is asked; "" is the whole server
+HEALTH: Final = ("", digits.SERVICE, oip.SERVICE)  # the names under which health is asked; "" is the whole server
 PENDING: Final = 10_000  # calls that gRPC holds before it refuses more
 
 log = structlog.get_logger("scanline.server")
-
-
-class Transport(Protocol):
-    """What carries calls to the servicers and answers back."""
-
-    def bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
-        """Listen on ``host:port``, with TLS if there are credentials, and give the port; 0 if it can't be had."""
-
-    def start(self) -> None:
-        """Begin to answer."""
-
-    def stop(self, timeout: float) -> bool:
-        """Take no more calls, cancel those that are under way, and say whether all is closed within so many seconds."""
 
 
 class Server:
@@ -64,7 +51,7 @@ class Server:
         metrics_address: where it answers operators; None where it does not.
         statistics: what it has done so far.
         repository: the versions of the model.
-        inference: the servicer of the Open Inference Protocol, whose `admin` several processes share.
+        inference: the servicer of the Open Inference Protocol, whose `load` and `unload` several processes share.
     """
 
     def __init__(self, settings: ServeSettings, worker: int | None = None) -> None:
@@ -83,37 +70,40 @@ class Server:
         self._stop_forced = threading.Event()
         self._is_serving = threading.Event()
         self.statistics = Statistics()
-        self._certificates, self._tokens = self._read_credentials()
+        certificate, key, roots = settings.tls_certificate, settings.tls_key, settings.tls_client_roots
+        self._certificates = Certificates(certificate, key, roots, self.statistics) if certificate and key else None
+        self._tokens = Tokens(settings.token_file, self.statistics) if settings.token_file else None
         self._calls = Calls(None if self._tokens is None else self._tokens.check, self.statistics.call_failed)
-        self.statistics.in_flight = lambda: self._calls.under_way
+        self.statistics.in_flight = lambda: self._calls.under_way.now
         # In its non-blocking form Watch waits for its message to be sent while it holds a lock that gRPC's only thread
         # wants when another watcher goes: both wait for ever. The loop transport calls it in a form of its own.
         self._health = health.HealthServicer(experimental_non_blocking=False)
         for name in HEALTH:
             self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-        self.repository = _load(settings, self.statistics)
-        self._service = DigitService(
-            self.repository,
-            self.statistics,
-            max_images=settings.max_images,
-            max_pixels=settings.max_pixels,
-            max_batch_size=settings.max_batch_size,
-            max_queue_images=settings.max_queue_images,
-            max_queue_delay=settings.max_queue_delay,
-            instances=settings.instances,
-        )
+        try:
+            self.repository = Repository(settings, self.statistics)
+        except ModelError as error:
+            raise StartError(str(error)) from None
+        except OSError as error:
+            raise StartError(f"can't read {error.filename}: {error.strerror}") from None
+        self._service = DigitService(self.repository, self.statistics, settings)
         self._tracer = _tracer(settings)
-        self.inference = oip.OpenInference(self._service, self.repository, self.statistics, self._tracer, settings)
+        self._intake = Intake(self._service, self._tracer)
+        self.inference = oip.OpenInference(self.repository, self._intake, self.statistics, settings)
         self._transport = self._build()
         self.address = self._bind()
-        self._metrics = self._bind_metrics()
+        self._metrics: MetricsServer | None = None
+        if settings.metrics_listen is not None:
+            from serve.metrics import MetricsServer  # prometheus_client takes memory and a tenth of a second
+
+            self._metrics = MetricsServer(settings.metrics_listen, self.statistics.everywhere, self._is_ready)
         self.metrics_address = None if self._metrics is None else self._metrics.address
 
     def start(self) -> None:
         """Begin to answer."""
         if self._metrics is not None:
             self._metrics.start()
-        self.repository.watch(self._settings.model_poll)
+        self.repository.watch()
         self._transport.start()
         self._is_serving.set()
         version = self.repository.get()
@@ -144,11 +134,14 @@ class Server:
         Returns:
             Whether all threads have ended. Where gRPC has lost a call, the thread that waits for it never does.
         """
+        calls = self._calls.under_way
+        calls_cleared = 0
         while not self._stop_asked.wait(timeout=1.0):  # short waits: signal handlers run between them
             for credentials in (self._certificates, self._tokens):
                 if credentials is not None:
                     credentials.refresh()
-            if self._calls.comes_to_rest():
+            if calls.now == 0 and calls.ever > calls_cleared:
+                calls_cleared = calls.ever
                 return_memory()  # what a burst of large calls took
         self._is_serving.clear()
         self._health.enter_graceful_shutdown()
@@ -158,9 +151,9 @@ class Server:
         log.info("draining", grace=self._settings.grace)
         finished = self._wait_until_idle()
         # what is left: callers that watch our health, and calls past the grace period
-        closed = self._transport.stop(CLOSE_TIMEOUT)
+        closed = self._transport.stop(0).wait(CLOSE_TIMEOUT)
         self.repository.close()
-        self._service.close()
+        self._service.batcher.close()
         if self._tracer is not None:
             self._tracer.close()
         if self._metrics is not None:
@@ -172,25 +165,9 @@ class Server:
         """Wait for the running calls as long as the settings and a second signal let us; say whether all finished."""
         end = time.monotonic() + self._settings.grace
         while time.monotonic() < end and not self._stop_forced.is_set():
-            if self._calls.wait_until_idle(timeout=min(0.2, max(end - time.monotonic(), 0))):
+            if self._calls.under_way.wait_until_none(min(0.2, max(end - time.monotonic(), 0))):
                 return True
-        return self._calls.wait_until_idle(timeout=0)
-
-    def _bind_metrics(self) -> MetricsServer | None:
-        if self._settings.metrics_listen is None:
-            return None
-        from serve.metrics import MetricsServer  # prometheus_client takes memory and a tenth of a second
-
-        return MetricsServer(self._settings.metrics_listen, self.statistics.everywhere, self._is_ready)
-
-    def _read_credentials(self) -> tuple[Certificates | None, Tokens | None]:
-        certificate, key, token_file = self._settings.tls_certificate, self._settings.tls_key, self._settings.token_file
-        certificates, tokens = None, None
-        if certificate is not None and key is not None:
-            certificates = Certificates(certificate, key, self._settings.tls_client_roots, self.statistics)
-        if token_file is not None:
-            tokens = Tokens(token_file, self.statistics)
-        return certificates, tokens
+        return self._calls.under_way.now == 0
 
     def _is_ready(self) -> bool:
         """Say whether calls are worth sending: it serves, and has something to answer with."""
@@ -201,80 +178,58 @@ class Server:
         for name in HEALTH:
             self._health.set(name, state.SERVING if self._is_ready() else state.NOT_SERVING)
 
-    def _build(self) -> Transport:
-        digits = servicers.Digits(self._service, self._tracer, max_message_bytes=self._settings.max_message_bytes)
-        transport = _transport(
-            self._settings,
-            self._calls,
-            self._service,
-            deferred={**digits.deferred(), **self.inference.deferred()},
-            slow=self.inference.slow(),
-            shares_port=self._worker is not None,
-        )
-        # The generated functions ask for a grpc.Server, and use the two methods of it that a Transport has.
-        server = cast("grpc.Server", transport)
-        add_DigitsServicer_to_server(digits, server)
+    def _build(self) -> grpc.Server:
+        servicer = digits.Digits(self._service, self._intake, self._settings)
+        server = self._transport_for({**servicer.deferred(), **self.inference.deferred()})
+        add_DigitsServicer_to_server(servicer, server)
         add_GRPCInferenceServiceServicer_to_server(self.inference, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        services = [servicers.SERVICE, oip.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        services = [digits.SERVICE, oip.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(services, server)
-        return transport
+        return server
+
+    def _transport_for(self, deferred: Mapping[str, Deferred]) -> grpc.Server:
+        settings, calls = self._settings, self._calls
+        options = [
+            ("grpc.max_receive_message_length", settings.max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+            # a second server on the port is an error, not a lottery
+            ("grpc.so_reuseport", int(self._worker is not None)),
+            # a call that is over counts until gRPC clears it away
+            ("grpc.max_concurrent_streams", 2 * settings.max_calls),
+            # What gRPC has not handed out yet. Beyond its own 1,000 it cancels calls by lot, and those that their
+            # callers took back by the thousand count, too: whoever floods the server so would have others' cancelled.
+            ("grpc.server.max_pending_requests", PENDING),
+            ("grpc.server.max_pending_requests_hard_limit", PENDING),
+            ("grpc.http2.bdp_probe", int(sizing.may_read_ahead(settings.workers))),
+            ("grpc.keepalive_time_ms", round(settings.keepalive * 1000)),
+            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+        ]
+        interceptor = CallInterceptor(calls, settings.max_streams)
+        if settings.transport != "threads":
+            try:
+                from serve.loop import LoopServer
+            except (ImportError, AttributeError) as error:  # a gRPC whose private parts have changed
+                if settings.transport == "loop":
+                    raise StartError(f"this version of gRPC can't carry the loop transport: {error}") from None
+                log.warning("the loop transport is not to be had with this gRPC", reason=str(error))
+            else:
+                work, slow = self._service.batcher.work, self.inference.slow()
+                return LoopServer(interceptor, calls, deferred, slow, work, settings=settings, options=options)
+        return thread_server(interceptor, calls, settings.max_calls, options)
 
     def _bind(self) -> str:
-        host, _, _ = self._settings.listen.rpartition(":")
-        certificates = self._certificates
-        port = self._transport.bind(self._settings.listen, None if certificates is None else certificates.credentials)
-        if not port:
-            raise StartError(
-                f"can't listen on {self._settings.listen}: the port is taken, or the address is not this machine's"
-            )
-        return f"{host}:{port}"
-
-
-def _transport(
-    settings: ServeSettings,
-    calls: Calls,
-    service: DigitService,
-    *,
-    deferred: Mapping[str, Deferred],
-    slow: Collection[str],
-    shares_port: bool,
-) -> Transport:
-    options = [
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.so_reuseport", int(shares_port)),  # a second server on the port is an error, not a lottery
-        ("grpc.max_concurrent_streams", 2 * settings.max_calls),  # a call that is over counts until gRPC clears it away
-        # What gRPC has not handed out yet. Beyond its own 1,000 it cancels calls by lot, and those that their callers
-        # took back by the thousand count as well: whoever floods the server so would have others' calls cancelled.
-        ("grpc.server.max_pending_requests", PENDING),
-        ("grpc.server.max_pending_requests_hard_limit", PENDING),
-        ("grpc.http2.bdp_probe", int(sizing.may_read_ahead(settings.workers))),
-        ("grpc.keepalive_time_ms", round(settings.keepalive * 1000)),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ]
-    interceptor = CallInterceptor(calls, settings.max_streams)
-    if settings.transport != "threads":
+        listen, certificates = self._settings.listen, self._certificates
         try:
-            from serve.loop import LoopServer
-        except (ImportError, AttributeError) as error:  # a gRPC whose private parts have changed
-            if settings.transport == "loop":
-                raise StartError(f"this version of gRPC can't carry the loop transport: {error}") from None
-            log.warning("the loop transport is not to be had with this gRPC", reason=str(error))
-        else:
-            return LoopServer(
-                interceptor,
-                calls,
-                deferred,
-                slow,
-                service.work,
-                loops=settings.instances + 1,  # one is there for calls if the others never come back from the model
-                threads=settings.threads,
-                max_calls=settings.max_calls,
-                options=options,
-            )
-    return ThreadServer(interceptor, calls, max_calls=settings.max_calls, options=options)
+            if certificates is None:
+                port = self._transport.add_insecure_port(listen)
+            else:
+                port = self._transport.add_secure_port(listen, certificates.credentials)
+        except RuntimeError:
+            probe(listen)  # gRPC does not say why; this does
+            raise StartError(f"can't listen on {listen}: gRPC refuses it") from None
+        return f"{listen.rpartition(':')[0]}:{port}"
 
 
 def _tracer(settings: ServeSettings) -> Tracer | None:
@@ -285,18 +240,3 @@ def _tracer(settings: ServeSettings) -> Tracer | None:
     except ModuleNotFoundError as error:
         raise MissingExtraError("--trace-endpoint", "traces", error.name or "") from None
     return Tracer(settings.trace_endpoint, settings.trace_share)
-
-
-def _load(settings: ServeSettings, statistics: Statistics) -> Repository:
-    try:
-        return Repository(
-            settings.model,
-            Policy.parse(settings.model_versions),
-            statistics,
-            threads=settings.model_threads,
-            max_batch_size=settings.max_batch_size,
-        )
-    except ModelError as error:
-        raise StartError(str(error)) from None
-    except OSError as error:
-        raise StartError(f"can't read {error.filename}: {error.strerror}") from None

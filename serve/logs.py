@@ -42,8 +42,7 @@ def configure(level: str, form: Literal["auto", "console", "json"], worker: int 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render]
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)

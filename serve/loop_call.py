@@ -27,14 +27,18 @@ class LoopCall:
     """One call, from the event that brought it to its status.
 
     Operations are started in any thread; their events are handled in the thread of the call's completion queue.
+
+    Attributes:
+        method: the full name of the method that is called.
     """
 
     __slots__ = ("_answered", "_call", "_callbacks", "_code", "_deadline", "_details", "_lock", "_metadata", "_over",
-                 "_started", "_trailing")  # fmt: skip
+                 "_started", "_trailing", "method")  # fmt: skip
 
     def __init__(self, event: Any) -> None:
         """Take a call that has come, and be told when it is over."""
         self._call = event.call
+        self.method: str = event.call_details.method.decode()
         # from the wall clock, in which the core gives it, to one that nobody sets
         self._deadline: float = time.monotonic() + event.call_details.deadline - time.time()
         self._metadata: Metadata = event.invocation_metadata

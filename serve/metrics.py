@@ -20,7 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from scanline.errors import StartError
+from serve.listening import refusal
 from serve.statistics import REASONS, TIMES, Counts, Outcome, Snapshot, What
 
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # the upper ends of the buckets of batch sizes
@@ -75,10 +75,8 @@ class MetricsServer:
         try:
             family, _, _, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
             listening = socket.create_server((str(place[0]), int(port)), family=family)
-        except OSError:
-            raise StartError(
-                f"can't listen on {listen} for metrics: the port is taken, or the address is not this machine's"
-            ) from None
+        except OSError as error:
+            raise refusal(f"{listen} for metrics", error) from None
         self._server = ThreadingHTTPServer((host, 0), partial(_Handler, answers), bind_and_activate=False)
         self._server.socket.close()
         self._server.socket = listening

@@ -10,39 +10,72 @@ file systems and mounted volumes.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
-from scanline import manifest, verify
-from scanline.contract import COLUMNS, ROWS
+from scanline import reject, verify
+from scanline.contract import CLASSES, COLUMNS, ROWS, ModelCard
 from scanline.errors import ModelError
 from scanline.model import STEP_FILE, Model, StepModel, find
+from scanline.prediction import softmax
 from serve.errors import CallError, NotAvailableError, NotFoundError, NotReadyError
-from serve.folder import ONLY, Found, Policy, Stamp, found_in, holds_versions, stamp_of
-from serve.statistics import FILES_MODEL, ROWS_MODEL, Statistics
-from serve.version import Version
+from serve.folder import ONLY, Policy, Stamp, holds_versions, stamp_of, versions_in
+from serve.settings import ServeSettings
+from serve.statistics import FILES_MODEL, ROWS_MODEL, ModelCounter, Statistics
 
 CURRENT: Final = ""  # what a request says that names no version
+# The columns of what `run` gives: all that the network and the card say of an image is found once a batch, not once a
+# call.
+LOGITS: Final = slice(0, CLASSES)
+PROBABILITIES: Final = slice(CLASSES, 2 * CLASSES)
+REASON: Final = 2 * CLASSES  # an index into reject.REASONS
+WIDTH: Final = 2 * CLASSES + 1
 
 log = structlog.get_logger("scanline.model")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A version in the list of all that are known.
+@dataclass(frozen=True, slots=True, eq=False)
+class Version:
+    """A version of the model.
 
     Attributes:
-        name: its number.
-        reason: why it is not served; empty where it is.
+        name: its number, as requests give it.
+        model: the whole network.
+        steps: the same network one row at a time, or None where there is no such file.
+        stamp: what its files looked like.
+        counters: what counts its requests, by the model's name in the Open Inference Protocol.
+        runs: what counts its runs.
     """
 
     name: str
-    reason: str
+    model: Model
+    steps: StepModel | None
+    stamp: Stamp
+    counters: dict[str, ModelCounter]
+    runs: ModelCounter
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model says of itself."""
+        return self.model.card
+
+    def run(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Give what there is to say of each image, float32 [n, WIDTH], of rows, float32 [n, 28, 28], 0 to 1."""
+        started = time.monotonic()
+        logits = self.model.run(rows)
+        self.runs.ran(len(rows), time.monotonic() - started)
+        probabilities = softmax(logits, self.card.temperature)
+        answers = np.empty((len(rows), WIDTH), np.float32)
+        answers[:, LOGITS] = logits
+        answers[:, PROBABILITIES] = probabilities
+        answers[:, REASON] = reject.codes(rows, logits, probabilities, self.card)
+        return answers
 
 
 class Repository:
@@ -54,40 +87,34 @@ class Repository:
         when_changed: called when it begins or ceases to serve anything, in the thread that has made it so.
     """
 
-    def __init__(
-        self, source: Path | None, policy: Policy, statistics: Statistics, *, threads: int, max_batch_size: int
-    ) -> None:
-        """Load what is to be served.
+    def __init__(self, settings: ServeSettings, statistics: Statistics) -> None:
+        """Load what the settings say.
 
         Args:
-            source: a model file, an exported folder, or a folder of versions; None for the model that ships.
-            policy: which versions of a folder of versions are served.
+            settings: where the model is, which of its versions are served, and in what runs.
             statistics: where what the versions do is counted, and what became of those that came.
-            threads: how many threads one run may use.
-            max_batch_size: the most images in one run, with which a version is warmed up.
 
         Raises:
             ModelError: nothing can be served.
         """
-        self._source = source
-        self._policy = policy
+        self._settings = settings
+        self._source = settings.model
+        self._policy = Policy.parse(settings.model_versions)
         self._statistics = statistics
-        self._threads = threads
-        self._max_batch_size = max_batch_size
         self.when_changed: Callable[[], None] = lambda: None
         self._changing = threading.Lock()
-        self._answering: Mapping[str, Version] = {}  # by what a request may call it; the highest first
-        self._present: Mapping[int, Found] = {}
-        self._refused: dict[int, tuple[Stamp, str]] = {}  # with what was wrong, in words
+        self._served: Mapping[str, Version] = {}  # the highest first
+        self._present: Mapping[int, Stamp] = {}
+        self._refused: dict[int, tuple[Stamp, str]] = {}  # of those present, with what was wrong, in words
         self._missed: set[int] = set()  # those whose folders have gone, as the log has said
         self._unloaded = False
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
-        self._is_watched = holds_versions(source)
-        self._serve(present := self._found(), [*present])
-        if not self._answering:
+        self._is_watched = holds_versions(self._source)
+        self._serve(present := self._look(), [*present])
+        if not self._served:
             reasons = "; ".join(reason for _, reason in self._refused.values())
-            raise ModelError(reasons or f"no version in {source} is one of {policy}")
+            raise ModelError(reasons or f"no version in {self._source} is one of {settings.model_versions}")
         for number, (_, reason) in self._refused.items():
             self._report_refusal(number, reason)
 
@@ -98,20 +125,21 @@ class Repository:
             NotFoundError: there is no such version.
             NotReadyError: there is, but it is not served.
         """
-        version = self._answering.get(name)
+        served = self._served
+        version = next(iter(served.values()), None) if name == CURRENT else served.get(name)
         if version is None:
             raise self._absence(name)
         return version
 
     def served(self) -> list[Version]:
         """Give all versions that are served, the highest first."""
-        return [version for name, version in self._answering.items() if name != CURRENT]
+        return [*self._served.values()]
 
-    def index(self) -> list[Entry]:
-        """List all versions that are known, the highest first."""
+    def index(self) -> dict[str, str]:
+        """Say of all versions that are known, the highest first, why they are not served; nothing of those that are."""
         with self._changing:
-            numbers = {*self._present, *self._refused, *map(int, self._answering.keys() - {CURRENT})}
-            return [Entry(str(number), self._reason(number)) for number in sorted(numbers, reverse=True)]
+            numbers = sorted({*self._present, *map(int, self._served)}, reverse=True)
+            return {str(number): self._reason(number) for number in numbers}
 
     def refresh(self) -> None:
         """Look at the folder of versions, and serve what it holds now.
@@ -122,10 +150,10 @@ class Repository:
             if self._unloaded:
                 return
             try:
-                present = self._found()
+                present = self._look()
             except OSError:
                 present = {}
-            missing = {int(version.name) for version in self.served()} - present.keys()
+            missing = {*map(int, self._served)} - present.keys()
             if missing - self._missed:
                 log.warning("gone, and served as before", versions=sorted(missing), folder=str(self._source))
             self._missed = missing
@@ -135,17 +163,19 @@ class Repository:
         """Serve what is on disk now, what was refused or unloaded before included, and nothing that has gone.
 
         Raises:
-            NotAvailableError: the folder can't be read, or a version in it is refused; what was served stays, and what
-                was unloaded does so where nothing in the folder can be served.
+            NotAvailableError: there is nothing that can be read, or a version is refused; what was served stays, and
+                what was unloaded does so where nothing in the folder can be served.
         """
         with self._changing:
             try:
-                present = self._found()
+                present = self._look()
             except OSError as error:
                 raise NotAvailableError(f"the model can't be read: {error.strerror}") from None
+            except ModelError:
+                raise NotAvailableError("there is no model where --model says") from None
             self._refused.clear()
             self._serve(present, [*present])
-            self._unloaded = not self._answering
+            self._unloaded = not self._served
             if self._refused:
                 raise NotAvailableError("; ".join(self._told(reason) for _, reason in self._refused.values()))
 
@@ -153,15 +183,20 @@ class Repository:
         """Serve nothing until `load`; what is under way is finished."""
         with self._changing:
             self._unloaded = True
-            before, self._answering = self._answering, {}
+            before, self._served = self._served, {}
             log.info("model unloaded")
             if before:
                 self.when_changed()
 
-    def watch(self, interval: float) -> None:
-        """Look at a folder of versions every so many seconds, until `close`."""
+    def watch(self) -> None:
+        """Look at a folder of versions as often as the settings say, until `close`."""
+
+        def look_on() -> None:
+            while not self._stopping.wait(self._settings.model_poll):
+                self.refresh()
+
         if self._is_watched:
-            self._watcher = threading.Thread(target=self._watch, args=(interval,), name="watch", daemon=True)
+            self._watcher = threading.Thread(target=look_on, name="watch", daemon=True)
             self._watcher.start()
 
     def close(self) -> None:
@@ -170,18 +205,12 @@ class Repository:
         if self._watcher is not None:
             self._watcher.join()
 
-    def _watch(self, interval: float) -> None:
-        while not self._stopping.wait(interval):
-            self.refresh()
+    def _look(self) -> dict[int, Stamp]:
+        if self._source is not None and self._is_watched:
+            return versions_in(self._source)
+        return {ONLY: stamp_of(find(self._source))}
 
-    def _found(self) -> dict[int, Found]:
-        if self._is_watched:
-            assert self._source is not None
-            return found_in(self._source)
-        path = find(self._source)
-        return {ONLY: Found(path, stamp_of(path))}
-
-    def _serve(self, present: Mapping[int, Found], numbers: list[int]) -> None:
+    def _serve(self, present: Mapping[int, Stamp], numbers: list[int]) -> None:
         """Serve those of the numbers that the policy wants and that can be used. With the lock held."""
         self._present = present
         self._refused = {number: refusal for number, refusal in self._refused.items() if number in present}
@@ -193,10 +222,9 @@ class Repository:
                     chosen[version.name] = version
         if not chosen:  # better what was served than nothing
             return
-        for name in self._answering.keys() - chosen.keys() - {CURRENT}:
+        for name in self._served.keys() - chosen.keys():
             log.info("version dropped", version=name)
-        before = self._answering
-        self._answering = {CURRENT: next(iter(chosen.values())), **chosen}
+        before, self._served = self._served, chosen
         if not before:
             self.when_changed()
         for version in chosen.values():
@@ -205,18 +233,18 @@ class Repository:
                 file, accuracy = version.model.version, version.card.accuracy
                 log.info("version loaded", version=version.name, file=file, accuracy=accuracy)
 
-    def _usable(self, number: int, found: Found | None) -> Version | None:
+    def _usable(self, number: int, stamp: Stamp | None) -> Version | None:
         """Give a version as it lies on disk, or, where that can't be used, as it is served; None for neither."""
-        served = self._answering.get(str(number))
-        if found is None or (served is not None and served.stamp == found.stamp):
+        served = self._served.get(str(number))
+        if stamp is None or (served is not None and served.stamp == stamp):
             return served
-        if number in self._refused and self._refused[number][0] == found.stamp:
+        if number in self._refused and self._refused[number][0] == stamp:
             return served
         try:
-            version = self._open(number, found)
+            version = self._open(number, stamp)
         except Exception as error:  # noqa: BLE001 - whatever a bad file does to a library, what is served goes on
-            self._refused[number] = (found.stamp, str(error))
-            if self._answering:  # else this is the start
+            self._refused[number] = (stamp, str(error))
+            if self._served:  # else this is the start
                 self._report_refusal(number, str(error))
             return served
         self._refused.pop(number, None)
@@ -226,37 +254,33 @@ class Repository:
         self._statistics.reloaded("model", "refused")
         log.warning("version refused", version=str(number), reason=reason)
 
-    def _open(self, number: int, found: Found) -> Version:
+    def _open(self, number: int, stamp: Stamp) -> Version:
         """Open a version, prove it if it came from a folder of versions, and warm it up.
 
         Raises:
             ModelError: it can't be used.
             GateError: its numbers come out wrong on this machine.
         """
-        model = Model(found.path, threads=self._threads)
+        in_folder = self._source / str(number) if self._source is not None and self._is_watched else self._source
+        model = Model(in_folder, threads=self._settings.model_threads)
         step_file = model.path.with_name(STEP_FILE)
         steps = StepModel(step_file) if step_file.is_file() else None
         if self._is_watched:
-            for file in [model.path, step_file][: 2 if steps else 1]:
-                manifest.check(file)
             verify.golden_check(model.path, model.card, model.run)
-        model.run(np.zeros((self._max_batch_size, ROWS, COLUMNS), np.float32))
+        model.run(np.zeros((self._settings.max_batch_size, ROWS, COLUMNS), np.float32))
         counters = {name: self._statistics.of(name, str(number)) for name in (ROWS_MODEL, FILES_MODEL)}
-        return Version(str(number), model, steps, found.stamp, counters, runs=counters[ROWS_MODEL])
+        return Version(str(number), model, steps, stamp, counters, runs=counters[ROWS_MODEL])
 
     def _absence(self, name: str) -> CallError:
         if self._unloaded:
             return NotReadyError("the model is unloaded")
-        known = {str(number) for number in {*self._present, *self._refused}}
-        if name in known:
+        if name in map(str, self._present):
             return NotReadyError(f"model version {name} is not served: {self._reason(int(name))}")
         # cut, since it comes from outside and goes into a header and the log
-        return NotFoundError(
-            f"model version {name[:64]!r} is not loaded; {', '.join(version.name for version in self.served())} is"
-        )
+        return NotFoundError(f"model version {name[:64]!r} is not loaded; {', '.join(self._served)} is")
 
     def _reason(self, number: int) -> str:
-        if str(number) in self._answering:
+        if str(number) in self._served:
             return ""
         refusal = self._refused.get(number)  # once: the watcher may take it away
         if refusal is not None:

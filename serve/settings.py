@@ -69,15 +69,10 @@ class ServeSettings(Settings):
         default_factory=_each(sizing.max_pixels), ge=784, description="most pixels of an image file"
     )
     max_message_bytes: int = Field(
-        default_factory=_each(sizing.max_message_bytes),
-        ge=4096,
-        le=2**31 - 1,
-        description="most bytes in one message",
+        default_factory=_each(sizing.max_message_bytes), ge=4096, le=2**31 - 1, description="most bytes in one message"
     )
     max_calls: int = Field(
-        default_factory=_each(sizing.max_calls),
-        ge=1,
-        description="most calls that are under way or wait for a thread",
+        default_factory=_each(sizing.max_calls), ge=1, description="most calls that are under way or wait for a thread"
     )
     max_streams: int = Field(
         default_factory=_each(sizing.max_streams), ge=1, description="most streams that are open at once"
@@ -131,6 +126,8 @@ class ServeSettings(Settings):
             raise ValueError("--tls-certificate and --tls-key go together: one is missing")
         if self.tls_client_roots is not None and self.tls_certificate is None:
             raise ValueError("--tls-client-roots needs --tls-certificate and --tls-key: without TLS nobody is asked")
+        if self.listen == self.metrics_listen and not self.listen.endswith(":0"):
+            raise ValueError(f"--listen and --metrics-listen are both {self.listen}: each needs a port of its own")
         if self.max_images > self.max_queue_images:
             raise ValueError(
                 f"--max-images {self.max_images} is more than --max-queue-images {self.max_queue_images}: "

@@ -1,7 +1,7 @@
 """What each model has done, counted as it happens; serve/metrics.py and the Open Inference Protocol tell it.
 
-A count costs a lock and a few additions, so that it can be kept of every call. Counts of several processes add up:
-`Snapshot.add` is how the supervisor of several workers makes one of theirs.
+A count costs a lock and a few additions, so that it can be kept of every call. Counts of several processes add up,
+which is how the supervisor of several workers makes one of theirs.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import copy
 import threading
 import time
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Final, Literal, NamedTuple
+from functools import partial
+from typing import Any, Final, Literal, NamedTuple, Self
 
 from serve.errors import CallError, CancelledError, ExpiredError, FullError, ModelRunError, StoppingError
 
@@ -34,112 +36,73 @@ FAILURES: Final[dict[type[CallError], str]] = {
 }
 
 ModelKey = tuple[str, str]  # name, version
+_zeros: Callable[[], dict[Any, int]] = partial(defaultdict, int)
 What = Literal["model", "certificate", "token"]
 Outcome = Literal["done", "refused"]
 
 
 class Times(NamedTuple):
-    """The course of a request that was answered, on the monotonic clock, in seconds.
+    """The course of a request that was answered, on the monotonic clock, in seconds."""
 
-    Attributes:
-        came: when it came.
-        queued: when it was queued.
-        begun: when the first of its images was taken into a run.
-        ended: when the run with its last image ended.
-        had: when its answers were taken.
-    """
-
-    came: float
-    queued: float
-    begun: float
-    ended: float
-    had: float
+    came: float  # when it came
+    queued: float  # when it was queued
+    begun: float  # when the first of its images was taken into a run
+    ended: float  # when the run with its last image ended
+    had: float  # when its answers were taken
 
 
 @dataclass(slots=True)
-class Counts:
-    """What one model has done. Times are in seconds.
+class _Addable:
+    """Counts that add up with another process's, field by field."""
 
-    Attributes:
-        success: how many requests were answered.
-        images: how many images those had.
-        last: when the last run of the model ended, in seconds since the epoch; 0 where there was none.
-        pending: how many requests wait now.
-        input: what the answered requests took in all until they were queued: checks, and reading files.
-        queue: what they waited for the model.
-        infer: what they were in runs of the model, each counted with the whole run.
-        output: what they took from then until their answers were had.
-        total: the sum of the four.
-        total_times: how many requests took how long, by the index of the bucket in TIMES.
-        queue_times: how many waited how long, likewise.
-        failed: how many requests failed, by reason.
-        failed_total: what they took in all until they did.
-        rejected: how many images were read but not to be trusted, by reason.
-        runs: how often the model ran, by the number of images in the run.
-        run_total: what those runs took in all, likewise.
-        run_times: how many runs took how long, by the index of the bucket in TIMES.
-    """
-
-    success: int = 0
-    images: int = 0
-    last: float = 0.0
-    pending: int = 0
-    input: float = 0.0
-    queue: float = 0.0
-    infer: float = 0.0
-    output: float = 0.0
-    total: float = 0.0
-    total_times: dict[int, int] = field(default_factory=dict)
-    queue_times: dict[int, int] = field(default_factory=dict)
-    failed: dict[str, int] = field(default_factory=dict)
-    failed_total: float = 0.0
-    rejected: dict[str, int] = field(default_factory=dict)
-    runs: dict[int, int] = field(default_factory=dict)
-    run_total: dict[int, float] = field(default_factory=dict)
-    run_times: dict[int, int] = field(default_factory=dict)
-
-    def add(self, other: Counts) -> None:
-        """Add another process's counts of the same model."""
+    def __iadd__(self, other: Self) -> Self:
         for each in fields(self):
             ours, theirs = getattr(self, each.name), getattr(other, each.name)
             if isinstance(ours, dict):
                 for key, value in theirs.items():
-                    ours[key] = ours.get(key, 0) + value
+                    ours[key] += value
             else:
                 setattr(self, each.name, max(ours, theirs) if each.name == "last" else ours + theirs)
+        return self
 
 
 @dataclass(slots=True)
-class Snapshot:
-    """What a server has done so far.
+class Counts(_Addable):
+    """What one model has done. Times are in seconds."""
 
-    Attributes:
-        models: the counts of each model that was ever loaded, by its name and version.
-        reloads: how often something was read again from its files, and whether it was taken or refused.
-        calls_failed: how many calls failed, by the name of their status code.
-        in_flight: how many calls are under way.
-        workers: how many processes answer.
-        restarts: how often one that had ended was started again.
-    """
+    success: int = 0  # requests that were answered
+    images: int = 0  # in those requests
+    last: float = 0.0  # when the last run of the model ended, since the epoch; 0 where there was none
+    pending: int = 0  # requests that wait now
+    # What the answered requests took in all
+    input: float = 0.0  # until they were queued: checks, and reading files
+    queue: float = 0.0  # waiting for the model
+    infer: float = 0.0  # in runs of the model, each counted with the whole run
+    output: float = 0.0  # from then until their answers were had
+    total: float = 0.0  # in all four
+    # How many requests took, and waited, how long, by the index of the bucket in TIMES
+    total_times: dict[int, int] = field(default_factory=_zeros)
+    queue_times: dict[int, int] = field(default_factory=_zeros)
+    failed: dict[str, int] = field(default_factory=_zeros)  # requests that failed, by reason
+    failed_total: float = 0.0  # what those took in all until they did
+    rejected: dict[str, int] = field(default_factory=_zeros)  # images read but not to be trusted, by reason
+    runs: dict[int, int] = field(default_factory=_zeros)  # runs of the model, by the number of images in the run
+    run_total: dict[int, float] = field(default_factory=lambda: defaultdict(float))  # what those took, likewise
+    run_times: dict[int, int] = field(default_factory=_zeros)  # runs that took so long, by the bucket's index
 
-    models: dict[ModelKey, Counts] = field(default_factory=dict)
-    reloads: dict[tuple[What, Outcome], int] = field(default_factory=dict)
-    calls_failed: dict[str, int] = field(default_factory=dict)
-    in_flight: int = 0
-    workers: int = 0
-    restarts: int = 0
 
-    def add(self, other: Snapshot) -> None:
-        """Add what another process has done."""
-        for model, counts in other.models.items():
-            self.models.setdefault(model, Counts()).add(counts)
-        for reload, count in other.reloads.items():
-            self.reloads[reload] = self.reloads.get(reload, 0) + count
-        for code, count in other.calls_failed.items():
-            self.calls_failed[code] = self.calls_failed.get(code, 0) + count
-        self.in_flight += other.in_flight
-        self.workers += other.workers
-        self.restarts += other.restarts
+@dataclass(slots=True)
+class Snapshot(_Addable):
+    """What a server has done so far."""
+
+    # of each model that was ever loaded, by its name and version
+    models: dict[ModelKey, Counts] = field(default_factory=lambda: defaultdict(Counts))
+    # how often something was read again from its files, and whether it was taken or refused
+    reloads: dict[tuple[What, Outcome], int] = field(default_factory=_zeros)
+    calls_failed: dict[str, int] = field(default_factory=_zeros)  # by the name of their status code
+    in_flight: int = 0  # calls under way
+    workers: int = 0  # processes that answer
+    restarts: int = 0  # how often one that had ended was started again
 
     def end(self) -> None:
         """Keep of a process that has ended what it has done, and nothing that it was about to."""
@@ -151,18 +114,18 @@ class Snapshot:
 class ModelCounter:
     """Counts what one model does. Any thread may call it."""
 
-    def __init__(self) -> None:
-        """Begin at zero."""
-        self._lock = threading.Lock()
-        self._counts = Counts()
+    def __init__(self, counts: Counts, lock: threading.Lock) -> None:
+        """Count there, with the lock held."""
+        self._counts = counts
+        self._lock = lock
 
     def ran(self, images: int, seconds: float) -> None:
         """Count a run of the model over so many images."""
         counts, bucket = self._counts, bisect_left(TIMES, seconds)
         with self._lock:
-            counts.runs[images] = counts.runs.get(images, 0) + 1
-            counts.run_total[images] = counts.run_total.get(images, 0.0) + seconds
-            counts.run_times[bucket] = counts.run_times.get(bucket, 0) + 1
+            counts.runs[images] += 1
+            counts.run_total[images] += seconds
+            counts.run_times[bucket] += 1
             counts.last = time.time()
 
     def succeeded(self, images: int, times: Times) -> None:
@@ -178,14 +141,14 @@ class ModelCounter:
             counts.infer += ended - begun
             counts.output += had - ended
             counts.total += took
-            counts.queue_times[wait_bucket] = counts.queue_times.get(wait_bucket, 0) + 1
-            counts.total_times[bucket] = counts.total_times.get(bucket, 0) + 1
+            counts.queue_times[wait_bucket] += 1
+            counts.total_times[bucket] += 1
 
     def failed(self, error: CallError, seconds: float) -> None:
         """Count a request that failed after so many seconds."""
         reason = FAILURES.get(type(error), "OTHER")
         with self._lock:
-            self._counts.failed[reason] = self._counts.failed.get(reason, 0) + 1
+            self._counts.failed[reason] += 1
             self._counts.failed_total += seconds
 
     def rejected(self, reasons: Iterable[str]) -> None:
@@ -193,12 +156,7 @@ class ModelCounter:
         rejected = self._counts.rejected
         with self._lock:
             for reason in reasons:
-                rejected[reason] = rejected.get(reason, 0) + 1
-
-    def counts(self) -> Counts:
-        """Give a copy of the counts as they stand."""
-        with self._lock:
-            return copy.deepcopy(self._counts)
+                rejected[reason] += 1
 
 
 class Statistics:
@@ -216,30 +174,28 @@ class Statistics:
         self.pending: Callable[[], Mapping[ModelKey, int]] = dict
         self.everywhere: Callable[[], Snapshot] = self.snapshot
         self._lock = threading.Lock()
-        self._models: dict[ModelKey, ModelCounter] = {}
-        self._reloads: dict[tuple[What, Outcome], int] = {}
-        self._calls_failed: dict[str, int] = {}
+        self._counted = Snapshot(workers=1)
 
     def of(self, name: str, version: str) -> ModelCounter:
         """Give the counter of a model; one that is loaded again goes on where it was."""
         with self._lock:
-            return self._models.setdefault((name, version), ModelCounter())
+            return ModelCounter(self._counted.models[name, version], self._lock)
 
     def reloaded(self, what: What, outcome: Outcome) -> None:
         """Count that something was read again from its files."""
         with self._lock:
-            self._reloads[what, outcome] = self._reloads.get((what, outcome), 0) + 1
+            self._counted.reloads[what, outcome] += 1
 
     def call_failed(self, code: str) -> None:
         """Count that a call failed with a status code, whether it came as far as a model or not."""
         with self._lock:
-            self._calls_failed[code] = self._calls_failed.get(code, 0) + 1
+            self._counted.calls_failed[code] += 1
 
     def snapshot(self) -> Snapshot:
         """Give what this process has done."""
         with self._lock:
-            models, reloads, failed = dict(self._models), dict(self._reloads), dict(self._calls_failed)
-        counts = {key: model.counts() for key, model in models.items()}
-        for key, waiting in self.pending().items():
-            counts[key].pending = waiting
-        return Snapshot(counts, reloads, failed, self.in_flight(), workers=1)
+            snapshot = copy.deepcopy(self._counted)
+        for model, waiting in self.pending().items():
+            snapshot.models[model].pending = waiting
+        snapshot.in_flight = self.in_flight()
+        return snapshot

@@ -10,31 +10,19 @@ from typing import Final
 
 import grpc
 
-from serve.errors import (
-    BadRequestError,
-    CallError,
-    CancelledError,
-    DisallowedError,
-    ExpiredError,
-    FullError,
-    NotAvailableError,
-    NotFoundError,
-    NotReadyError,
-    StoppingError,
-    UnauthenticatedError,
-)
+from serve import errors
 
-CODES: Final[dict[type[CallError], grpc.StatusCode]] = {
-    BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
-    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
-    DisallowedError: grpc.StatusCode.PERMISSION_DENIED,
-    NotFoundError: grpc.StatusCode.NOT_FOUND,
-    NotReadyError: grpc.StatusCode.UNAVAILABLE,
-    NotAvailableError: grpc.StatusCode.FAILED_PRECONDITION,
-    FullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,
-    CancelledError: grpc.StatusCode.CANCELLED,
-    StoppingError: grpc.StatusCode.UNAVAILABLE,
+CODES: Final[dict[type[errors.CallError], grpc.StatusCode]] = {
+    errors.BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.DisallowedError: grpc.StatusCode.PERMISSION_DENIED,
+    errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.NotReadyError: grpc.StatusCode.UNAVAILABLE,
+    errors.NotAvailableError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.FullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.CancelledError: grpc.StatusCode.CANCELLED,
+    errors.StoppingError: grpc.StatusCode.UNAVAILABLE,
 }
 
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -47,9 +35,9 @@ def of(error: Exception, request_id: str) -> tuple[grpc.StatusCode, str, Metadat
         error: what the call's handler raised.
         request_id: named where the message may say nothing else, so that the log line can be found.
     """
-    code = CODES.get(type(error)) if isinstance(error, CallError) else None
+    code = CODES.get(type(error)) if isinstance(error, errors.CallError) else None
     if code is None:
         return grpc.StatusCode.INTERNAL, f"internal error; the server's log has it under request id {request_id}", ()
-    if isinstance(error, FullError):
+    if isinstance(error, errors.FullError):
         return code, str(error), (("grpc-retry-pushback-ms", str(round(error.retry_after * 1000))),)
     return code, str(error), ()

@@ -7,19 +7,22 @@ on what one is asked to have all do. It carries no calls and loads neither gRPC 
 
 from __future__ import annotations
 
+import copy
 import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from multiprocessing import Pipe
 from typing import Final
 
 import structlog
 
 from scanline.errors import StartError
 from serve.errors import CallError, NotAvailableError
+from serve.listening import probe, refusal
 from serve.metrics import MetricsServer
 from serve.pipes import Asker, NoAnswerError, answer
 from serve.settings import ServeSettings
@@ -42,6 +45,7 @@ class Supervisor:
     Attributes:
         address: where they listen, ``host:port``.
         is_unloaded: whether the last administration was to unload the model.
+        stop_asked: set once it has been asked to stop.
     """
 
     def __init__(self, settings: ServeSettings) -> None:
@@ -51,7 +55,7 @@ class Supervisor:
             StartError: a port can't be had.
         """
         self._settings = settings
-        self._stop_asked = threading.Event()
+        self.stop_asked = threading.Event()
         self.is_unloaded = False
         self._reserved, self.address = _reserve(settings.listen)
         self._metrics: MetricsServer | None = None
@@ -72,25 +76,25 @@ class Supervisor:
             worker.keep()
         try:
             for worker in self._workers:
-                worker.wait_until_started()
-        except StartError:
+                worker.started.result(START_PATIENCE)
+        except (StartError, TimeoutError) as error:
             self.ask_to_stop()
             self._end()
-            raise
-        if self.is_stopping():
+            raise StartError(str(error) or f"a worker did not start in {START_PATIENCE:g} s") from None
+        if self.stop_asked.is_set():
             return
         metrics = {} if self._metrics is None else {"metrics_address": self._metrics.address}
         log.info("serving", address=self.address, **metrics, workers=len(self._workers))
 
     def ask_to_stop(self) -> None:
         """Ask for the end: the first time in good order, the second time at once. Safe in a signal handler."""
-        self._stop_asked.set()
+        self.stop_asked.set()
         for worker in self._workers:
             worker.terminate()
 
     def run_until_stopped(self) -> bool:
         """Wait to be asked to stop, and for the workers to end; give True, since all threads have ended then."""
-        while not self._stop_asked.wait(timeout=1.0):  # short waits: signal handlers run between them
+        while not self.stop_asked.wait(timeout=1.0):  # short waits: signal handlers run between them
             pass
         self._end()
         log.info("all workers stopped")
@@ -100,7 +104,7 @@ class Supervisor:
         """Give what all workers have done, those that are gone included."""
         total = Snapshot()
         for worker in self._workers:
-            total.add(worker.snapshot())
+            total += worker.snapshot()
         return total
 
     def administer(self, order: str) -> None:
@@ -123,14 +127,6 @@ class Supervisor:
             self.is_unloaded = order == "unload" or not any(worker.is_ready() for worker in self._workers)
             raise errors[0]
 
-    def is_stopping(self) -> bool:
-        """Say whether it has been asked to stop."""
-        return self._stop_asked.is_set()
-
-    def wait_for_stop(self, seconds: float) -> None:
-        """Wait to be asked to stop, at most so long."""
-        self._stop_asked.wait(seconds)
-
     def _end(self) -> None:
         end = time.monotonic() + self._settings.drain_delay + self._settings.grace + STOP_MARGIN
         for worker in self._workers:
@@ -140,13 +136,14 @@ class Supervisor:
         self._reserved.close()
 
     def _is_ready(self) -> bool:
-        return not self.is_stopping() and any(worker.is_ready() for worker in self._workers)
+        return not self.stop_asked.is_set() and any(worker.is_ready() for worker in self._workers)
 
 
 class _Worker:
     """One worker: the process that is there now, and what those before it have counted.
 
     Attributes:
+        started: done once it has started for the first time; a StartError if it can't.
         serves: whether it has started, and not ended.
     """
 
@@ -155,7 +152,7 @@ class _Worker:
         self._settings = settings
         self._supervisor = supervisor
         self._thread = threading.Thread(target=self._keep, name=f"worker-{number}", daemon=True)
-        self._settled = threading.Event()  # it has started for the first time, or failed to
+        self.started: Future[None] = Future()
         self._failure: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._orders: Asker | None = None
@@ -168,17 +165,6 @@ class _Worker:
     def keep(self) -> None:
         """Start it, and start it again whenever it has ended."""
         self._thread.start()
-
-    def wait_until_started(self) -> None:
-        """Wait for its first start.
-
-        Raises:
-            StartError: it can't.
-        """
-        if not self._settled.wait(START_PATIENCE):
-            raise StartError(f"a worker did not start in {START_PATIENCE:g} s")
-        if self._failure is not None:
-            raise StartError(self._failure)
 
     def wait_until_ended(self, end: float) -> None:
         """Wait for its end until a time of the monotonic clock, then kill it."""
@@ -205,9 +191,8 @@ class _Worker:
                     self._last = self._orders.ask("statistics", patience=STATISTICS_PATIENCE)
                 except NoAnswerError as error:
                     log.warning("no statistics", worker=self._number, reason=str(error))
-            total = Snapshot()
-            total.add(self._past)
-            total.add(self._last)
+            total = copy.deepcopy(self._past)
+            total += self._last
             return total
 
     def obey(self, order: str) -> None:
@@ -227,43 +212,45 @@ class _Worker:
 
     def _keep(self) -> None:
         pause = FIRST_PAUSE
-        while not self._supervisor.is_stopping():
+        stop_asked = self._supervisor.stop_asked
+        while not stop_asked.is_set():
             began = time.monotonic()
-            code = self._run()
-            if self._supervisor.is_stopping():
+            code: int | None = None
+            try:
+                code = self._run()
+            except OSError as error:
+                self._failure = f"no process can be started: {error}"
+            if stop_asked.is_set():
                 break
-            if not self._settled.is_set():
-                self._failure = self._failure or f"a worker ended with exit code {code} while it started"
-                break
+            if not self.started.done():
+                reason = self._failure or f"a worker ended with exit code {code} while it started"
+                self.started.set_exception(StartError(reason))
+                return
             pause = FIRST_PAUSE if time.monotonic() - began > HEALTHY_AFTER else min(pause * 2, LAST_PAUSE)
             log.error("worker ended", worker=self._number, exit_code=code, reason=self._failure, restart_in=pause)
             self._failure = None
             with self._lock:
                 self._past.restarts += 1
-            self._supervisor.wait_for_stop(pause)
-        self._settled.set()
+            stop_asked.wait(pause)
+        self._settle()
 
-    def _run(self) -> int | None:
-        """Run a process until it ends; give its exit code, None where there could be none."""
-        try:
-            return self._run_process()
-        except OSError as error:
-            self._failure = f"no process can be started: {error}"
-            return None
+    def _run(self) -> int:
+        """Run a process until it ends; give its exit code.
 
-    def _run_process(self) -> int:
-        orders, requests = socket.socketpair(), socket.socketpair()
-        ends = [pair[1] for pair in (orders, requests)]
-        self._process = subprocess.Popen(  # noqa: S603 - nothing in it comes from outside
-            [sys.executable, "-m", "serve.worker", *(str(end.fileno()) for end in ends)],
-            pass_fds=[end.fileno() for end in ends],
-            process_group=0,  # Ctrl-C reaches the supervisor alone, which passes it on once
-        )
-        if self._supervisor.is_stopping():  # since before the process was there to be told
-            self._process.terminate()
-        for end in ends:
-            end.close()
-        with Connection(orders[0].detach()) as to_worker, Connection(requests[0].detach()) as from_worker:
+        Raises:
+            OSError: there could be none.
+        """
+        (to_worker, orders), (from_worker, requests) = Pipe(), Pipe()
+        with to_worker, from_worker:
+            with orders, requests:
+                ends = orders.fileno(), requests.fileno()
+                self._process = subprocess.Popen(  # noqa: S603 - nothing in it comes from outside
+                    [sys.executable, "-m", "serve.worker", *map(str, ends)],
+                    pass_fds=ends,
+                    process_group=0,  # Ctrl-C reaches the supervisor alone, which passes it on once
+                )
+            if self._supervisor.stop_asked.is_set():  # since before the process was there to be told
+                self._process.terminate()
             with suppress(BrokenPipeError):  # it has ended already, which `answer` sees
                 to_worker.send((self._number, self._settings))
             self._orders = Asker(to_worker)
@@ -276,25 +263,26 @@ class _Worker:
                     "administer": self._supervisor.administer,
                 },
             )
-            self._on_ended()
+        with self._lock:
+            self.serves = False
+            self._last.end()
+            self._past += self._last
+            self._last = Snapshot()
         return self._process.wait()
 
     def _on_started(self) -> bool:
         """Have it told what comes from now on; say whether it is to unload the model, as the others were told to."""
         self._has_model = not self._supervisor.is_unloaded
         self.serves = True
-        self._settled.set()
+        self._settle()
         return not self._has_model
 
     def _on_failed(self, reason: str) -> None:
         self._failure = reason
 
-    def _on_ended(self) -> None:
-        with self._lock:
-            self.serves = False
-            self._last.end()
-            self._past.add(self._last)
-            self._last = Snapshot()
+    def _settle(self) -> None:
+        if not self.started.done():
+            self.started.set_result(None)
 
 
 def _reserve(listen: str) -> tuple[socket.socket, str]:
@@ -303,16 +291,11 @@ def _reserve(listen: str) -> tuple[socket.socket, str]:
     Raises:
         StartError: the port can't be had.
     """
-    host, _, port = listen.rpartition(":")
+    family, place = probe(listen)  # two that share the port would both be let in: ask alone first
+    reserved = socket.socket(family)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        family, _, _, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-        with socket.socket(family) as probe:  # two that share the port would both be let in: ask alone first
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(place)
-            place = probe.getsockname()
-        reserved = socket.socket(family)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(place)
-    except OSError:
-        raise StartError(f"can't listen on {listen}: the port is taken, or the address is not this machine's") from None
-    return reserved, f"{host}:{reserved.getsockname()[1]}"
+    except OSError as error:
+        raise refusal(listen, error) from None
+    return reserved, f"{listen.rpartition(':')[0]}:{reserved.getsockname()[1]}"

@@ -55,7 +55,7 @@ class Tracer:
 
 
 class RequestTrace:
-    """A request's trace, told of it once it is over; serve.core.Trace."""
+    """A request's trace, told of it once it is over."""
 
     def __init__(self, tracer: trace.Tracer, caller: Context) -> None:
         """Hang it below the span that the caller has named, if it has."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Final
 
@@ -17,19 +18,6 @@ from serve.signals import stop_on_signals
 
 STATISTICS_PATIENCE: Final = 5.0
 ADMIN_PATIENCE: Final = 120.0  # every worker loads a model
-
-
-class _EveryWorker:
-    """Loads and unloads in all workers; serve.oip.servicer.Admin."""
-
-    def __init__(self, supervisor: Asker) -> None:
-        self._supervisor = supervisor
-
-    def load(self) -> None:
-        self._supervisor.ask("administer", "load", patience=ADMIN_PATIENCE)
-
-    def unload(self) -> None:
-        self._supervisor.ask("administer", "unload", patience=ADMIN_PATIENCE)
 
 
 def main() -> int:
@@ -45,8 +33,9 @@ def main() -> int:
     logs.configure(settings.log_level, settings.log_format, worker=number)
     try:
         server = Server(settings, worker=number)
-        server.statistics.everywhere = lambda: supervisor.ask("statistics", patience=STATISTICS_PATIENCE)
-        server.inference.admin = _EveryWorker(supervisor)
+        server.statistics.everywhere = partial(supervisor.ask, "statistics", patience=STATISTICS_PATIENCE)
+        server.inference.load = partial(supervisor.ask, "administer", "load", patience=ADMIN_PATIENCE)
+        server.inference.unload = partial(supervisor.ask, "administer", "unload", patience=ADMIN_PATIENCE)
         stop_on_signals(server.ask_to_stop)
         server.start()
     except ScanlineError as error:

@@ -25,6 +25,7 @@ from benchmarks.reject.pictures import KINDS, file, raw
 from scanline import Reader, RejectReason, reject
 from scanline.console import out
 from scanline.contract import to_network
+from scanline.model import Model
 from scanline.prediction import Prediction, softmax
 from train import calibration
 
@@ -43,8 +44,9 @@ def main() -> None:
     given = options.parse_args()
     images, labels = _digits(given.split)
     chance = np.random.default_rng(SEEDS[given.split])
+    model = Model(given.model)
+    card = model.card
     with Reader(given.model) as reader:
-        card = reader.model.card
         out.print(f"{card.name}, {card.precision}; thresholds {dict(card.reject)}, temperature {card.temperature:.3f}")
         table = Table("what", "form", "images", "rejected", *(reason.replace("_", " ") for reason in RejectReason))
         table.add_row(f"MNIST, {given.split}", "raw", *_shares(reader.classify(images)))
@@ -55,9 +57,9 @@ def main() -> None:
             table.add_row(kind.__name__, "files", *_shares(reader.classify(files)))
             table.add_row(kind.__name__, "raw", *_shares(reader.classify(drawn[kind.__name__])))
         out.print(table)
-        logits = _logits(reader, images)
+        logits = _logits(model, images)
         others = {
-            name: _logits(reader, pixels) for name, pixels in drawn.items() if name not in {"white", "black", "blank"}
+            name: _logits(model, pixels) for name, pixels in drawn.items() if name not in {"white", "black", "blank"}
         }
     out.print(_separation(logits, others, card.temperature))
     _report_confidence(logits, labels, others, card.temperature, given.picture)
@@ -71,9 +73,9 @@ def _digits(split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return images.reshape(-1, 28, 28)[start:], labels[start:].astype(np.int64)
 
 
-def _logits(reader: Reader, pixels: NDArray[np.uint8]) -> Array:
+def _logits(model: Model, pixels: NDArray[np.uint8]) -> Array:
     rows = to_network(pixels)
-    return np.concatenate([reader.model.run(rows[start : start + 256]) for start in range(0, len(rows), 256)])
+    return np.concatenate([model.run(rows[start : start + 256]) for start in range(0, len(rows), 256)])
 
 
 def _shares(answers: Sequence[Prediction]) -> tuple[str, ...]:

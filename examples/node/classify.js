@@ -4,7 +4,7 @@
 //     node classify.js seven.png four.jpg
 //     node classify.js --server digits.example:50051 --roots ca.pem --token-file token scans/*.png
 //
-// Options are read first. Exit code: 0 done, 1 a file could not be read, 2 no answer.
+// Options are read first. Exit code: 0 done, 1 a file could not be read, 2 wrong use or no answer.
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -32,6 +32,12 @@ const SERVICE_CONFIG = {
     },
   ],
 };
+
+// An unknown option, a file of --roots or --token-file that can't be used: a line, not a stack.
+process.on("uncaughtException", (error) => {
+  console.error(error.message);
+  process.exit(2);
+});
 
 const { values: options, positionals: paths } = parseArgs({
   options: {

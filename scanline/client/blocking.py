@@ -8,10 +8,12 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
-from scanline.client.connection import TIMEOUT, Connection, Tls
-from scanline.client.messages import Limits, Part, ServedModel, model_of, predictions_of, split
+from scanline.client.connection import TIMEOUT, Connection
+from scanline.client.messages import Limits, Part, model_of, predictions_of, split
+from scanline.contract import ServedModel
 from scanline.images import Image, items
 from scanline.prediction import Prediction
+from scanline.tls import Tls
 from scanline.v1 import digits_pb2 as pb
 
 

@@ -1,21 +1,19 @@
-"""The way to the servers: addresses, TLS, token, channels with good defaults."""
+"""The way to the servers: addresses, token, channels with good defaults."""
 
 from __future__ import annotations
 
 import itertools
 import re
-import ssl
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import grpc
 
 from scanline.client.call import Call
 from scanline.errors import InputError
+from scanline.tls import Tls
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 
@@ -42,44 +40,6 @@ OPTIONS: Final[Mapping[str, Any]] = {
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tls:
-    """How to encrypt, and how to know each other. All files are PEM.
-
-    Attributes:
-        roots: the certificates that vouch for the server's; None for the public ones that come with gRPC.
-        certificate: this client's own certificate with its chain, where the server asks for one (mutual TLS).
-        key: the private key of that certificate.
-    """
-
-    roots: str | Path | None = None
-    certificate: str | Path | None = None
-    key: str | Path | None = None
-
-    def credentials(self) -> grpc.ChannelCredentials:
-        """Read the files.
-
-        Raises:
-            InputError: a file can't be read or holds something else, or of certificate and key only one is given.
-        """
-        if (self.certificate is None) != (self.key is None):
-            raise InputError("a certificate needs its key and a key its certificate: give both or neither")
-        # gRPC takes any file and fails at the first call; Python's own TLS says at once what is wrong
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        try:
-            if self.roots is not None:
-                context.load_verify_locations(self.roots)
-            if self.certificate is not None:
-                context.load_cert_chain(self.certificate, self.key, password=_refuse_password)
-            files = [
-                None if file is None else Path(file).read_bytes() for file in (self.roots, self.key, self.certificate)
-            ]
-        except OSError as error:  # ssl.SSLError is one
-            names = ", ".join(str(file) for file in (self.roots, self.certificate, self.key) if file is not None)
-            raise InputError(f"can't use {names} for TLS: {error.strerror or error}") from None
-        return grpc.ssl_channel_credentials(*files)
 
 
 def addresses_of(target: str) -> tuple[str, ...]:
@@ -168,7 +128,3 @@ class Connection:
         self.closed.set()
         for channel in self._channels:
             channel.close()
-
-
-def _refuse_password() -> str:
-    raise InputError("the key is locked with a password: give it without one")

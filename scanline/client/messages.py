@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from scanline.contract import IMAGE_BYTES, METADATA_PREFIX, ModelCard
+from scanline.contract import IMAGE_BYTES, METADATA_PREFIX, ModelCard, ServedModel
 from scanline.images import Item, stack
 from scanline.prediction import Prediction, RejectReason
 from scanline.v1 import digits_pb2 as pb
@@ -86,7 +86,10 @@ def split(stream: Iterable[Item], limits: Limits) -> Iterator[Part | Prediction]
         size = IMAGE_BYTES if of_pixels else len(content or b"") + FILE_ENVELOPE_BYTES
         error = item.error
         if size > limits.room:
-            error = f"the file has {len(content or b'')} bytes, the server takes at most {limits.room}"
+            error = (
+                f"the file has {len(content or b'')} bytes, the server takes at most {limits.room}; "
+                f"its operator can set --max-message-bytes higher"
+            )
         if part.contents and (error is not None or of_pixels != part.of_pixels or not part.takes(1, size, limits)):
             yield part
             part = Part(of_pixels)
@@ -127,21 +130,6 @@ def _prediction_of(message: pb.Prediction, *, probabilities: bool) -> Prediction
         rejected=message.rejected,
         reason=REASONS.get(message.reason),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """The model that a server answers with.
-
-    Attributes:
-        version: what the server calls it, such as ``"3"``.
-        file: which file it is: the first 12 hexadecimal digits of its SHA-256, as scanline.Reader's `model.version`.
-        card: what the file says of itself.
-    """
-
-    version: str
-    file: str
-    card: ModelCard
 
 
 def model_of(message: pb.GetModelResponse) -> ServedModel:

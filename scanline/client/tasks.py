@@ -10,11 +10,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from scanline.client.connection import TIMEOUT, Connection, Tls
+from scanline.client.connection import TIMEOUT, Connection
 from scanline.client.gather import Answer, Gatherer
-from scanline.client.messages import Limits, ServedModel, model_of, pixels_part, split
+from scanline.client.messages import Limits, model_of, pixels_part, split
+from scanline.contract import ServedModel
 from scanline.images import Image, items
 from scanline.prediction import Prediction
+from scanline.tls import Tls
 
 
 class AsyncClient:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from scanline.errors import InputError, UsageError
-from scanline.settings import Settings
+from scanline.settings import Settings, flag
 
 if TYPE_CHECKING:
     from scanline.client import Client
     from scanline.reader import Reader
+
+# The options that say how to call a server.
+CALL_OPTIONS: Final = ("timeout", "tls", "tls_roots", "tls_certificate", "tls_key", "token_file")
 
 
 class EngineSettings(Settings):
@@ -46,12 +49,23 @@ class EngineSettings(Settings):
                 raise ValueError("should be HOST:PORT[,HOST:PORT...], such as 127.0.0.1:50051") from None
         return value
 
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.server is not None and self.model is not None:
+            raise ValueError("--model and --server exclude each other: a server answers with its own model")
+        calling = [flag(name) for name in CALL_OPTIONS if name in self.model_fields_set and getattr(self, name)]
+        if self.server is None and calling:
+            raise ValueError(
+                f"{', '.join(calling)} without --server: there is no server to call; name one, or leave out"
+            )
+        return self
+
 
 def engine(settings: EngineSettings) -> Reader | Client:
     """Give a client of the servers where some are named, else a reader of the model; only that one's packages load.
 
     Raises:
-        UsageError: options exclude each other, or the token can't be read.
+        UsageError: the token can't be read.
         InputError: a certificate or the token can't be used.
         ModelError: the model can't be used.
     """
@@ -59,8 +73,6 @@ def engine(settings: EngineSettings) -> Reader | Client:
         from scanline.reader import Reader
 
         return Reader(settings.model, min_confidence=settings.min_confidence)
-    if settings.model is not None:
-        raise UsageError("--model and --server exclude each other: a server answers with its own model")
 
     from scanline.client import Client, Tls
 

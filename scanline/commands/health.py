@@ -6,19 +6,18 @@ messages of it that are needed are a few bytes each, so the protobuf classes sta
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 import grpc
 
 from scanline.errors import UsageError
 
 DEFAULT: Final = "127.0.0.1:50051"
-USAGE: Final = "usage: scanline health [HOST:PORT | http://HOST:PORT]"
-HELP: Final = f"""{USAGE}
-
+DESCRIPTION: Final = f"""
 Ask a server whether it is serving: over gRPC, or on its port for operators with http://. Without an address it asks
 this machine's, at SCANLINE_LISTEN or {DEFAULT}; one with TLS (SCANLINE_TLS_CERTIFICATE) at SCANLINE_METRICS_LISTEN.
 """
@@ -30,21 +29,33 @@ WHOLE_SERVER: Final = b""
 SERVING: Final = b"\x08\x01"
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; {' '.join(self.format_usage().split())}")
+
+
 def run(arguments: Sequence[str]) -> int:
     """Print `serving` and give 0, or say what is wrong and give 1.
 
     Without an address it asks the server that this machine's environment configures, so that a container's check
     follows its server's settings.
     """
-    if arguments and arguments[0] in {"-h", "--help"}:
-        sys.stdout.write(HELP)
-        return 0
-    if len(arguments) > 1 or any(argument.startswith("-") for argument in arguments):
-        raise UsageError(USAGE)
-    if arguments and not arguments[0].removeprefix(HTTP).rpartition(":")[2].isdigit():
-        raise UsageError(f"no address: {arguments[0]}; it is HOST:PORT, such as {DEFAULT}, or http://HOST:PORT")
-    target = arguments[0] if arguments else _own_server()
-    problem = _ask_operators(target) if target.startswith(HTTP) else _ask(target)
+    parser = _Parser("scanline health", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("address", nargs="?", metavar="HOST:PORT | http://HOST:PORT", help="where it listens")
+    parser.add_argument("--tls", action="store_true", help="encrypt, as the same options of `scanline classify` do")
+    for option in ("--tls-roots", "--tls-certificate", "--tls-key"):
+        parser.add_argument(option, metavar="PATH", help="PEM file; encrypts as well")
+    given = parser.parse_args(arguments)
+    encrypt = any((given.tls, given.tls_roots, given.tls_certificate, given.tls_key))
+    target = given.address or _own_server(encrypt=encrypt)
+    if not target.removeprefix(HTTP).rpartition(":")[2].isdigit() or "://" in target.removeprefix(HTTP):
+        raise UsageError(f"no address: {target}; it is HOST:PORT, such as {DEFAULT}, or http://HOST:PORT")
+    if target.startswith(HTTP):
+        if encrypt:
+            raise UsageError(f"the port for operators has no TLS: ask {target} without it, or the gRPC port")
+        problem = _ask_operators(target)
+    else:
+        problem = _ask(target, _credentials(given) if encrypt else None)
     if problem:
         sys.stderr.write(f"{problem}\n")
         return 1
@@ -52,16 +63,27 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _ask(target: str) -> str:
+def _credentials(given: argparse.Namespace) -> grpc.ChannelCredentials:
+    from scanline.tls import Tls  # Python's own TLS takes time to load
+
+    return Tls(roots=given.tls_roots, certificate=given.tls_certificate, key=given.tls_key).credentials()
+
+
+def _ask(target: str, credentials: grpc.ChannelCredentials | None) -> str:
     """Ask over gRPC; give what is wrong, nothing if it serves."""
-    with grpc.insecure_channel(target) as channel:
+    channel = grpc.insecure_channel(target) if credentials is None else grpc.secure_channel(target, credentials)
+    with channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check", request_serializer=lambda request: request, response_deserializer=bytes
         )
         try:
             answer = check(WHOLE_SERVER, timeout=TIMEOUT)
         except grpc.RpcError as error:
-            return f"no answer from {target}: {error.code().name}: {error.details()}"
+            how = "without TLS? (--tls-roots CA.PEM asks with it)" if credentials is None else "with TLS?"
+            return (
+                f"no answer from {target}: {error.code().name}: {error.details()}; "
+                f"is `scanline serve` running there, {how}"
+            )
     return "" if answer == SERVING else f"{target} is up but not serving"
 
 
@@ -74,7 +96,7 @@ def _ask_operators(target: str) -> str:
         connection.request("GET", "/readyz")
         status = connection.getresponse().status
     except http.client.HTTPException:
-        return f"{target} does not speak HTTP; for a gRPC port leave {HTTP} out"
+        return f"{target} does not speak HTTP; for a gRPC port leave {HTTP} out, and give --tls-roots where it has TLS"
     except OSError as error:
         return f"no answer from {target}: {error}"
     finally:
@@ -82,13 +104,13 @@ def _ask_operators(target: str) -> str:
     return "" if status == http.client.OK else f"{target} is up but not serving"
 
 
-def _own_server() -> str:
-    if not os.environ.get("SCANLINE_TLS_CERTIFICATE"):
+def _own_server(*, encrypt: bool) -> str:
+    if encrypt or not os.environ.get("SCANLINE_TLS_CERTIFICATE"):
         return _from_here(os.environ.get("SCANLINE_LISTEN") or DEFAULT)
     if not os.environ.get("SCANLINE_METRICS_LISTEN"):
         raise UsageError(
             "the server of this environment has TLS, whose names and roots are not known here: set "
-            "SCANLINE_METRICS_LISTEN, so that its port for operators can be asked, or name an address"
+            "SCANLINE_METRICS_LISTEN, so that its port for operators can be asked, or give HOST:PORT and --tls-roots"
         )
     return HTTP + _from_here(os.environ["SCANLINE_METRICS_LISTEN"])
 

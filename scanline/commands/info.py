@@ -31,6 +31,8 @@ def run(settings: Settings) -> int:
         ModelError: there is no such model, it has no card, or it is not the file that the manifest beside it names.
     """
     path = find(settings.model)
+    beside = path.parent / manifest.MANIFEST
+    origin = manifest.check(path) if beside.is_file() else f"there is no {beside}"
     content = path.read_bytes()
     session = open_session(content, path, threads=1)
     card = ModelCard.from_metadata(session.get_modelmeta().custom_metadata_map)
@@ -39,8 +41,7 @@ def run(settings: Settings) -> int:
     table.add_row("bytes", f"{len(content):,}")
     for field in fields(card):
         table.add_row(field.name.replace("_", " "), _show(getattr(card, field.name)))
-    beside = path.parent / manifest.MANIFEST
-    table.add_row("manifest", manifest.check(path) if beside.is_file() else f"there is no {beside}")
+    table.add_row("manifest", origin)
     console.out.print(table)
     return 0
 

@@ -35,6 +35,7 @@ def run(settings: Settings) -> int:
 
     Raises:
         ModelError: the model can't be loaded, or has no golden vectors.
+        UsageError, InputError: the digits of one's own can't be read.
     """
     path = find(settings.model)
     checks = verify(path, settings.data)

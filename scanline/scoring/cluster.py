@@ -54,7 +54,7 @@ class Cluster:
             import ray.data
         except ModuleNotFoundError as error:
             raise MissingExtraError("--engine ray", "ray", error.name or "") from None
-        self.version = load().model.version
+        self.version = load().model().file
         self._read = _Read(pickle.dumps(load), self.version, probabilities)
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         try:
@@ -98,8 +98,8 @@ class _Read:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         reader = _reader(self._load)
-        if reader.model.version != self._version:
-            raise ModelError(f"a node has version {reader.model.version} of the model, not {self._version}")
+        if reader.model().file != self._version:
+            raise ModelError(f"a node has version {reader.model().file} of the model, not {self._version}")
         images = pickle.loads(row["images"])
         return {"predictions": pickle.dumps(reader.classify(images, probabilities=self._probabilities))}
 

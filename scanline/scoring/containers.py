@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scanline.contract import COLUMNS, IMAGE_BYTES, ROWS
+from scanline.decode import page
 from scanline.errors import InputError
-from scanline.files import content
+from scanline.files import content, opened
+from scanline.images import TIFF_SUFFIXES, page_names
 from scanline.scoring.entry import Entry, is_image
 
 ZIP_SUFFIX: Final = ".zip"
@@ -64,21 +66,21 @@ def _refuse(message: str) -> NoReturn:
 @_to_its_damage
 def zipped(path: str) -> Iterator[Entry]:
     """Give the images in a .zip archive, in the order of its directory, which is held in memory."""
-    with zipfile.ZipFile(path) as archive:
+    with opened(path) as file, zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             if is_image(member.filename) and not member.is_dir():
-                yield Entry(f"{path}/{member.filename}", partial(_content, partial(archive.open, member)))
+                yield from _images(f"{path}/{member.filename}", partial(_content, partial(archive.open, member)))
 
 
 @_to_its_damage
 def tarred(path: str) -> Iterator[Entry]:
     """Give the images in a .tar archive, compressed or not, in its order. A link in it is an error."""
-    with tarfile.open(path, "r|*", tarinfo=_Member) as archive:
+    with opened(path) as file, tarfile.open(path, "r|*", file, tarinfo=_Member) as archive:
         while member := archive.next():
             archive.members.clear()  # type: ignore[attr-defined] # it remembers each member otherwise
             name = f"{path}/{member.name}"
             if is_image(member.name) and member.isfile():
-                yield Entry(name, partial(_content, partial(_extract, archive, member)))
+                yield from _images(name, partial(_content, partial(_extract, archive, member)))
             elif is_image(member.name) and (member.islnk() or member.issym()):
                 yield Entry(
                     name, partial(_refuse, f"it is a link to {member.linkname}; a file is expected in an archive")
@@ -104,6 +106,28 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     return file
 
 
+def _images(name: str, load: Callable[[], bytes]) -> Iterator[Entry]:
+    """Give a member's entry; those of its pages where it is a TIFF file with several."""
+    if not name.lower().endswith(TIFF_SUFFIXES):
+        yield Entry(name, load)
+        return
+    try:
+        held = [load()]  # entries live on in their batch, the file that they are of must not
+    except InputError as error:
+        yield Entry(name, partial(_refuse, str(error)))
+        return
+    names = page_names(name, held[0])
+    if len(names) == 1:
+        yield Entry(name, held.pop)
+    else:
+        yield from (Entry(page_name, partial(_page, held, number)) for number, page_name in enumerate(names))
+    held.clear()
+
+
+def _page(held: list[bytes], number: int) -> bytes:
+    return page(held[0], number)
+
+
 def _content(open_member: Callable[[], IO[bytes]]) -> bytes:
     try:
         with open_member() as file:
@@ -115,7 +139,7 @@ def _content(open_member: Callable[[], IO[bytes]]) -> bytes:
 @_to_its_damage
 def idx(path: str) -> Iterator[Entry]:
     """Give the images of an IDX file, compressed by gzip or not, which are in the network's form as they are."""
-    with gzip.open(path) if path.lower().endswith(".gz") else open(path, "rb") as file:  # noqa: PTH123 - as gzip.open
+    with opened(path) as raw, gzip.open(raw) if path.lower().endswith(".gz") else raw as file:
         header = file.read(IDX_HEADER.size)
         expected = (IDX_MAGIC, ROWS, COLUMNS)
         if len(header) < IDX_HEADER.size or (found := IDX_HEADER.unpack(header))[:1] + found[2:] != expected:

@@ -36,7 +36,7 @@ def find(paths: Iterable[str]) -> Iterator[Entry]:
             ``scans/*/page-[0-9].png`` or ``scans/**``. A file that is named is taken as it is, whatever its suffix.
 
     Raises:
-        UsageError: there is nothing of that name, or a manifest is malformed.
+        UsageError: there is nothing of that name, it is a pipe or a device, or a manifest is malformed.
         ScanlineError: there is no disk to sort the names of a large folder on.
     """
     for path in paths:
@@ -44,6 +44,8 @@ def find(paths: Iterable[str]) -> Iterator[Entry]:
             for line in sys.stdin.buffer:
                 if name := os.fsdecode(line.rstrip(b"\n")):
                     yield from _named(name)
+        elif os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113 - as _named
+            raise UsageError(f"{path} is a pipe, a socket or a device; expected a file, a folder, or - for a list")
         elif os.path.lexists(path):
             yield from _manifest(path) if is_manifest(path) else _named(path)
         elif glob.has_magic(path):
@@ -86,7 +88,7 @@ def _file(path: str, label: int | None = None) -> Iterator[Entry]:
     if len(pages) == 1:
         yield Entry(path, label=label)
     else:
-        yield from (Entry(name, partial(page, Path(path), number), label) for number, name in enumerate(pages))
+        yield from (Entry(name, partial(page, path, number), label) for number, name in enumerate(pages))
 
 
 def _container(path: str) -> Callable[[str], Iterator[Entry]] | None:

@@ -138,4 +138,4 @@ def _classify(images: list[Image], *, probabilities: bool) -> list[Prediction]:
 
 
 def _version() -> str:
-    return _reader().model.version
+    return _reader().model().file

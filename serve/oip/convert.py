@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scanline.contract import CLASSES, LABELS
 from scanline.inference import open_inference_pb2 as pb
-from serve.core import Answers, Request, Trace
+from serve.core import Answers, Given
 from serve.errors import BadRequestError
 from serve.oip.models import DIGIT, ERROR, FACES, LOGITS, PROBABILITIES, REJECTED, Face, Tensor
 
@@ -50,8 +50,8 @@ EVERY_OUTPUT: Final[Mapping[str, Wanted]] = {
 LENGTH: Final = struct.Struct("<I")  # before each element of BYTES
 
 
-def request_of(message: pb.ModelInferRequest, face: Face, deadline: float | None, trace: Trace | None) -> Request:
-    """Turn a message for a model into the core's request.
+def images_of(message: pb.ModelInferRequest, face: Face) -> Given:
+    """Give the images of a message for a model, float32 or uint8 [n, 28, 28] or the bytes of files.
 
     Raises:
         BadRequestError: it is not what the model takes.
@@ -64,18 +64,15 @@ def request_of(message: pb.ModelInferRequest, face: Face, deadline: float | None
     if given.parameters:
         _check_parameters(given.parameters)
     shape = _shape(given, face.input)
-    images: NDArray[Any] | Sequence[bytes]
     if not raw:
-        images = _typed(given, shape)
-    elif len(raw) != 1:
+        return _typed(given, shape)
+    if len(raw) != 1:
         raise BadRequestError(f"raw_input_contents has {len(raw)} entries for 1 input")
-    elif given.HasField("contents"):
+    if given.HasField("contents"):
         raise BadRequestError(f"the input {given.name!r} has contents and raw_input_contents; use one of them")
-    elif given.datatype == "BYTES":
-        images = _elements(raw[0], shape[0])
-    else:
-        images = _numbers(raw[0], given, shape)
-    return Request(images=images, version=message.model_version, deadline=deadline, trace=trace)
+    if given.datatype == "BYTES":
+        return _elements(raw[0], shape[0])
+    return _numbers(raw[0], given, shape)
 
 
 def timeout_of(message: pb.ModelInferRequest) -> float | None:
@@ -149,7 +146,7 @@ def _numbers(content: bytes, given: pb.ModelInferRequest.InferInputTensor, shape
     return np.frombuffer(content, kind).reshape(shape)
 
 
-def _typed(given: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...]) -> NDArray[Any] | Sequence[bytes]:
+def _typed(given: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...]) -> Given:
     """Read `contents`."""
     if SHARED_MEMORY in given.parameters:
         raise BadRequestError("there is no shared memory here; send the contents")

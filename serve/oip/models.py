@@ -1,7 +1,11 @@
-"""The model as the Open Inference Protocol sees it: two names, for images in the network's form and for files."""
+"""The model as the Open Inference Protocol sees it: two names, for images in the network's form and for files.
+
+What it takes and gives, how it is served, which versions there are and what they have done, as messages.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,12 +13,14 @@ from scanline.contract import CLASSES, COLUMNS, INPUT_NAME, METADATA_PREFIX, OUT
 from scanline.inference import open_inference_pb2 as pb
 from serve.errors import NotFoundError
 from serve.folder import Policy
+from serve.repository import Version
 from serve.settings import ServeSettings
-from serve.statistics import FILES_MODEL, ROWS_MODEL
-from serve.version import Version
+from serve.statistics import FILES_MODEL, ROWS_MODEL, Counts, ModelKey
 
 PLATFORM: Final = "onnxruntime_onnx"
 BACKEND: Final = "onnxruntime"
+READY: Final = "READY"
+UNAVAILABLE: Final = "UNAVAILABLE"
 FREE: Final = -1  # a size that the request decides
 
 LOGITS: Final = OUTPUT_NAME
@@ -131,6 +137,48 @@ def config_of(face: Face, version: Version, settings: ServeSettings) -> pb.Model
         batching.max_queue_delay_microseconds = round(settings.max_queue_delay * 1e6)
         batching.default_queue_policy.max_queue_size = settings.max_queue_images
     return config
+
+
+def statistics_of(model: ModelKey, counts: Counts) -> pb.ModelStatistics:
+    """Turn a model's counts into a message."""
+    name, version = model
+
+    def duration(seconds: float, count: int = counts.success) -> pb.StatisticDuration:
+        return pb.StatisticDuration(count=count, ns=round(seconds * 1e9))
+
+    return pb.ModelStatistics(
+        name=name,
+        version=version,
+        last_inference=round(counts.last * 1000),
+        inference_count=counts.images,
+        execution_count=sum(counts.runs.values()),
+        inference_stats=pb.InferStatistics(
+            success=duration(counts.total),
+            fail=duration(counts.failed_total, sum(counts.failed.values())),
+            queue=duration(counts.queue),
+            compute_input=duration(counts.input),
+            compute_infer=duration(counts.infer),
+            compute_output=duration(counts.output),
+        ),
+        batch_stats=[
+            pb.InferBatchStatistics(batch_size=size, compute_infer=duration(counts.run_total[size], runs))
+            for size, runs in sorted(counts.runs.items())
+        ],
+    )
+
+
+def index_of(versions: Mapping[str, str], *, only_ready: bool) -> pb.RepositoryIndexResponse:
+    """Turn what Repository.index gives into a message: each version under both of the model's names."""
+    return pb.RepositoryIndexResponse(
+        models=[
+            pb.RepositoryIndexResponse.ModelIndex(
+                name=name, version=version, state=UNAVAILABLE if reason else READY, reason=reason
+            )
+            for name in FACES
+            for version, reason in versions.items()
+            if not (only_ready and reason)
+        ]
+    )
 
 
 def _described(tensor: Tensor) -> pb.ModelMetadataResponse.TensorMetadata:

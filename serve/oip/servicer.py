@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, Protocol
-
-import grpc
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from scanline import __version__
 from scanline.inference import open_inference_pb2 as pb
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from serve.calls import Context
-from serve.core import DigitService, Pending
-from serve.deferred import Deferred, deadline_of, submit, trace_of
-from serve.errors import (
-    BadRequestError,
-    CallError,
-    DisallowedError,
-    ExpiredError,
-    NotFoundError,
-    NotReadyError,
-)
-from serve.oip import convert, report
-from serve.oip.models import FACES, config_of, face_of, metadata_of
+from serve.core import Pending
+from serve.errors import BadRequestError, CallError, DisallowedError, ExpiredError, NotFoundError, NotReadyError
+from serve.intake import Deferred, Intake, submitted
+from serve.oip import convert
+from serve.oip.models import FACES, config_of, face_of, index_of, metadata_of, statistics_of
 from serve.repository import Repository
 from serve.settings import ServeSettings
 from serve.statistics import FILES_MODEL, Statistics
-from serve.stream import submitted
-
-if TYPE_CHECKING:
-    from serve.tracing import Tracer
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 NAME: Final = "scanline"
@@ -46,56 +32,39 @@ EXTENSIONS: Final = (
 OF_ONE_REQUEST: Final = (BadRequestError, NotFoundError, NotReadyError, ExpiredError)
 
 
-class Admin(Protocol):
-    """Takes the model in and out of service."""
-
-    def load(self) -> None:
-        """Serve what is on disk now; raises a CallError where that can't be done."""
-
-    def unload(self) -> None:
-        """Serve nothing."""
-
-
 class OpenInference(GRPCInferenceServiceServicer):
     """Reads digits for clients of the Open Inference Protocol.
 
     Attributes:
-        admin: what load and unload are passed to: the repository, unless other processes have theirs to change, too.
+        load: serves what is on disk now: in this process, unless others have theirs to change, too.
+        unload: serves nothing, likewise.
     """
 
-    def __init__(
-        self,
-        service: DigitService,
-        repository: Repository,
-        statistics: Statistics,
-        tracer: Tracer | None,
-        settings: ServeSettings,
-    ) -> None:
-        """Answer with a service.
+    def __init__(self, repository: Repository, intake: Intake, statistics: Statistics, settings: ServeSettings) -> None:
+        """Answer with a repository's versions, to which calls come through an intake.
 
         Args:
-            service: the core.
             repository: the versions of the model.
-            statistics: what they have done.
-            tracer: makes traces of the requests; None for none.
+            intake: takes what is to be inferred.
+            statistics: what the versions have done.
             settings: what the configuration tells, and whether there are admin calls.
         """
-        self._service = service
         self._repository = repository
-        self.admin: Admin = repository
+        self._intake = intake
+        self.load: Callable[[], None] = repository.load
+        self.unload: Callable[[], None] = repository.unload
         self._statistics = statistics
-        self._tracer = tracer
         self._settings = settings
 
-    def ServerLive(self, request: pb.ServerLiveRequest, context: grpc.ServicerContext) -> pb.ServerLiveResponse:
+    def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
         """Say that the process answers."""
         return pb.ServerLiveResponse(live=True)
 
-    def ServerReady(self, request: pb.ServerReadyRequest, context: grpc.ServicerContext) -> pb.ServerReadyResponse:
+    def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
         """Say whether a version of the model is served."""
         return pb.ServerReadyResponse(ready=bool(self._repository.served()))
 
-    def ModelReady(self, request: pb.ModelReadyRequest, context: grpc.ServicerContext) -> pb.ModelReadyResponse:
+    def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
         """Say whether a version of a model is served; no error where there is no such model, as with Triton."""
         try:
             face_of(request.name)
@@ -104,27 +73,23 @@ class OpenInference(GRPCInferenceServiceServicer):
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
 
-    def ServerMetadata(
-        self, request: pb.ServerMetadataRequest, context: grpc.ServicerContext
-    ) -> pb.ServerMetadataResponse:
+    def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
         """Say who answers, and what it can do."""
         return pb.ServerMetadataResponse(name=NAME, version=__version__, extensions=EXTENSIONS)
 
-    def ModelMetadata(
-        self, request: pb.ModelMetadataRequest, context: grpc.ServicerContext
-    ) -> pb.ModelMetadataResponse:
+    def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
         """Say what a model takes and gives."""
         face = face_of(request.name)
         version = self._repository.get(request.version)
         versions = [version] if request.version else self._repository.served()
         return metadata_of(face, [each.name for each in versions])
 
-    def ModelConfig(self, request: pb.ModelConfigRequest, context: grpc.ServicerContext) -> pb.ModelConfigResponse:
+    def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
         """Say how a model is served."""
         version = self._repository.get(request.version)
         return pb.ModelConfigResponse(config=config_of(face_of(request.name), version, self._settings))
 
-    def ModelInfer(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> pb.ModelInferResponse:
+    def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         """Infer."""
         return self._respond(request, self._submit(request, context))
 
@@ -141,7 +106,7 @@ class OpenInference(GRPCInferenceServiceServicer):
         return frozenset(f"/{SERVICE}/{name}" for name in names)
 
     def ModelStreamInfer(
-        self, request_iterator: Iterator[pb.ModelInferRequest], context: grpc.ServicerContext
+        self, request_iterator: Iterator[pb.ModelInferRequest], context: Context
     ) -> Iterator[pb.ModelStreamInferResponse]:
         """Infer in order, reading ahead while the model runs; a request that is refused does not end the stream."""
         for request, pending in submitted(request_iterator, lambda message: self._submit(message, context)):
@@ -156,9 +121,7 @@ class OpenInference(GRPCInferenceServiceServicer):
                 response.parameters["triton_final_response"].bool_param = True
                 yield pb.ModelStreamInferResponse(infer_response=response)
 
-    def ModelStatistics(
-        self, request: pb.ModelStatisticsRequest, context: grpc.ServicerContext
-    ) -> pb.ModelStatisticsResponse:
+    def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
         """Say what the models have done since the start."""
         if request.name:
             face_of(request.name)
@@ -167,34 +130,32 @@ class OpenInference(GRPCInferenceServiceServicer):
         models = self._statistics.everywhere().models
         return pb.ModelStatisticsResponse(
             model_stats=[
-                report.statistics_of(model, counts)
+                statistics_of(model, counts)
                 for model, counts in sorted(models.items())
                 if request.name in {"", model[0]} and request.version in {"", model[1]}
             ]
         )
 
-    def RepositoryIndex(
-        self, request: pb.RepositoryIndexRequest, context: grpc.ServicerContext
-    ) -> pb.RepositoryIndexResponse:
+    def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
         """List all versions that are known."""
-        return report.index_of(self._repository.index(), only_ready=request.ready)
+        return index_of(self._repository.index(), only_ready=request.ready)
 
     def RepositoryModelLoad(
-        self, request: pb.RepositoryModelLoadRequest, context: grpc.ServicerContext
+        self, request: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
         """Serve what is on disk now, under both of the model's names."""
         self._check_admin(request.model_name)
         if request.parameters:
             raise BadRequestError("load takes no parameters here: the model and its settings come from the folder")
-        self.admin.load()
+        self.load()
         return pb.RepositoryModelLoadResponse()
 
     def RepositoryModelUnload(
-        self, request: pb.RepositoryModelUnloadRequest, context: grpc.ServicerContext
+        self, request: pb.RepositoryModelUnloadRequest, context: Context
     ) -> pb.RepositoryModelUnloadResponse:
         """Serve nothing, under neither of the model's names."""
         self._check_admin(request.model_name)
-        self.admin.unload()
+        self.unload()
         return pb.RepositoryModelUnloadResponse()
 
     def _check_admin(self, name: str) -> None:
@@ -205,11 +166,8 @@ class OpenInference(GRPCInferenceServiceServicer):
     def _submit(self, message: pb.ModelInferRequest, context: Context) -> Pending:
         face = face_of(message.model_name)
         convert.wanted_of(message, face)  # refused before the model is troubled
-        deadline, timeout = deadline_of(context), convert.timeout_of(message)
-        if timeout is not None:
-            deadline = min(deadline or float("inf"), time.monotonic() + timeout)
-        request = convert.request_of(message, face, deadline, trace_of(context, self._tracer))
-        return submit(self._service, request, context)
+        timeout, images = convert.timeout_of(message), convert.images_of(message, face)
+        return self._intake.submit(context, images, message.model_version, timeout=timeout)
 
     def _respond(self, message: pb.ModelInferRequest, pending: Pending) -> pb.ModelInferResponse:
         answers = pending.result()

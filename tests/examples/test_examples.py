@@ -103,6 +103,25 @@ def test_node_without_arguments_says_what_to_give(node_example: Path) -> None:
     assert (done.returncode, done.stderr[:24]) == (2, "usage: node classify.js ")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--foo", "x.png"], "Unknown option '--foo'"),
+        (["--server"], "argument missing"),
+        (["--roots", "none.pem", "x.png"], "no such file or directory, open 'none.pem'"),
+        (["--token-file", "none", "x.png"], "no such file or directory, open 'none'"),
+        (["--token-file", "{token}", "x.png"], "illegal characters"),
+    ],
+)
+def test_node_used_wrongly_is_one_line(node_example: Path, tmp_path: Path, arguments: list[str], words: str) -> None:
+    token = tmp_path / "token"
+    token.write_text("correct\tho\0rse")
+    done = run("node", node_example, *(argument.format(token=token) for argument in arguments))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_node_with_tls_and_a_token(node_example: Path, tmp_path: Path) -> None:
     files, token = Files(tmp_path), tmp_path / "token"
     token.write_text("correct-horse\n")

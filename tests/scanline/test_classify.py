@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -81,6 +82,35 @@ def test_an_error_stands_in_the_table(tmp_path: Path) -> None:
     assert "can't read" in " ".join(result.stdout.split())
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.tif"
+    os.mkfifo(pipe)
+    result = command(pipe, samples.files()[0], "--json")
+    assert result.returncode == 1
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert first["error"] == f"can't read {pipe}: it is a pipe, a socket or a device, not a file"
+    assert second["status"] == "ok"
+
+
+@pytest.mark.parametrize("compression", ["tiff_deflate", "tiff_lzw", "group4", "jpeg"])
+def test_a_damaged_tiff_is_an_error_and_nothing_else(tmp_path: Path, compression: str) -> None:
+    path = tmp_path / "scan.tif"
+    sheets = [Image.effect_noise((60, 80), 90).convert("1" if compression == "group4" else "L") for _ in range(3)]
+    sheets[0].save(path, save_all=True, append_images=sheets[1:], compression=compression)
+    content = path.read_bytes()
+    chance = random.Random(1)
+    for number in range(8):
+        damaged = bytearray(content)
+        for place in range(8, len(damaged), 12):
+            damaged[place] ^= chance.randrange(256)
+        (tmp_path / f"{number}.tif").write_bytes(damaged[: len(content) * (9 - number) // 9])
+    result = command(*sorted(tmp_path.glob("[0-9].tif")), "--json")
+    assert (result.returncode, result.stderr) == (1, "")
+    errors = [error for row in result.stdout.splitlines() if (error := json.loads(row)["error"])]
+    assert errors
+    assert all(error.startswith("the image ") for error in errors), errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -90,8 +120,23 @@ def test_an_error_stands_in_the_table(tmp_path: Path) -> None:
         ([str(Path(__file__).parent)], 2, "`scanline score "),
         (["a.png", "--model", "m", "--server", "s:1"], 2, "--model and --server exclude each other"),
         (["a.png", "--server", "127.0.0.1:1"], 1, "no answer from 127.0.0.1:1"),
+        (["a.png", "--tls"], 2, "--tls without --server"),
+        (["a.png", "--timeout", "5", "--token-file", "t"], 2, "--timeout, --token-file without --server"),
+        (["a.png", ""], 2, "argument FILE: expected a value, not ''"),
+        (["a.png", "--model", ""], 2, "argument --model: expected a value, not ''"),
     ],
-    ids=["no file", "no model", "another file", "a folder", "both engines", "no server"],
+    ids=[
+        "no file",
+        "no model",
+        "another file",
+        "a folder",
+        "both engines",
+        "no server",
+        "TLS with no server",
+        "options of a call with no server",
+        "an empty name",
+        "an empty model",
+    ],
 )
 def test_wrong_use_is_said(arguments: list[str], code: int, words: str) -> None:
     result = command(*arguments)

@@ -157,10 +157,12 @@ def test_a_path_and_an_open_file_are_read(tmp_path: Path) -> None:
         to_rows(tmp_path / "none.png")
 
 
-def test_a_file_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scanline.files.MAX_FILE_BYTES", 2**20)
-    with pytest.raises(InputError, match="can't read /dev/zero: it is larger than 1 MiB"):
-        to_rows(Path("/dev/zero"))
+    large = tmp_path / "large.png"
+    large.write_bytes(bytes(2**20 + 1))
+    with pytest.raises(InputError, match=r"can't read .*large\.png: it is larger than 1 MiB"):
+        to_rows(large)
 
 
 @pytest.mark.parametrize(

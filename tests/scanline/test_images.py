@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,11 +90,17 @@ def test_a_file_that_cannot_be_read_is_an_error_of_its_own(tmp_path: Path) -> No
     assert fine.encoded == CONTENT
 
 
-def test_a_file_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_end_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scanline.files.MAX_FILE_BYTES", 2**20)
-    endless, fine = items(["/dev/zero", FILE])
+    pipe = tmp_path / "pipe.tif"
+    os.mkfifo(pipe)
+    with Path("/dev/zero").open("rb") as zeros:
+        device, waiting, endless, fine = items(["/dev/zero", pipe, zeros, FILE])
+    assert device.error == "can't read /dev/zero: it is a pipe, a socket or a device, not a file"
+    assert waiting.error == f"can't read {pipe}: it is a pipe, a socket or a device, not a file"
     assert endless.error == "can't read /dev/zero: it is larger than 1 MiB"
     assert fine.encoded == CONTENT
+    assert list(pages(pipe)) == [(str(pipe), pipe)]
 
 
 def test_a_damaged_pillow_image_is_an_error_of_its_own() -> None:
@@ -179,6 +186,23 @@ def test_a_damaged_page_is_an_error_of_its_own(tmp_path: Path) -> None:
     assert third.encoded
     assert second.error is not None
     assert second.error.startswith("the image is damaged or cut short")
+
+
+def test_the_pages_before_the_damage_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "scan.tif"
+    content = book(*SHEETS)
+    with Image.open(BytesIO(content)) as stored:
+        stored.seek(2)
+        (start,) = stored.tag_v2[273]  # type: ignore[attr-defined] # a TIFF's own
+    path.write_bytes(content[: start - 100])  # in the third page's tags
+    (_, first), (_, second), (name, third) = pages(path)
+    for page, sheet in ((first, SHEETS[0]), (second, SHEETS[1])):
+        (item,) = items(page)
+        assert item.encoded is not None
+        assert np.array_equal(to_rows(item.encoded), to_rows(sheet))
+    assert name == f"{path}[3]"
+    assert next(items(third)).error is not None
+    assert str(next(items(third)).error).startswith("the image is damaged or cut short")
 
 
 @pytest.mark.parametrize("content", [book(SHEETS[0]), b"", b"II*\0", b"no TIFF", CONTENT])

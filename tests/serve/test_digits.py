@@ -17,11 +17,12 @@ from PIL import Image
 
 from scanline import Reader
 from scanline.contract import IMAGE_BYTES, METADATA_PREFIX
+from scanline.model import SHIPPED
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
+from serve.digits import SERVICE
 from serve.lifecycle import Server
 from serve.oip import servicer as oip
-from serve.servicers import SERVICE
 from tests.serve.conftest import PATIENCE, serving
 
 
@@ -79,7 +80,11 @@ def test_a_call_of_broken_files_alone_is_answered(stub: DigitsStub) -> None:
             "INVALID_ARGUMENT",
             "the call has no images: set `pixels` (784 bytes an image) or `files`",
         ),
-        (pb.ClassifyRequest(pixels=b""), "INVALID_ARGUMENT", "the call has 0 images, expected 1 to 1024"),
+        (
+            pb.ClassifyRequest(pixels=b""),
+            "INVALID_ARGUMENT",
+            "the call has 0 images, expected 1 to 1024, the server's --max-images",
+        ),
         (
             pb.ClassifyRequest(pixels=b"x" * 785),
             "INVALID_ARGUMENT",
@@ -88,9 +93,13 @@ def test_a_call_of_broken_files_alone_is_answered(stub: DigitsStub) -> None:
         (
             pb.ClassifyRequest(pixels=bytes(IMAGE_BYTES * 1025)),
             "INVALID_ARGUMENT",
-            "the call has 1025 images, expected 1 to 1024",
+            "the call has 1025 images, expected 1 to 1024, the server's --max-images",
         ),
-        (pb.ClassifyRequest(files=pb.EncodedImages()), "INVALID_ARGUMENT", "the call has 0 images, expected 1 to 1024"),
+        (
+            pb.ClassifyRequest(files=pb.EncodedImages()),
+            "INVALID_ARGUMENT",
+            "the call has 0 images, expected 1 to 1024, the server's --max-images",
+        ),
         (
             pb.ClassifyRequest(pixels=bytes(784), model_version="7"),
             "NOT_FOUND",
@@ -131,8 +140,8 @@ def test_a_picture_with_too_many_pixels_is_its_own_error(images: NDArray[np.uint
 
 def test_the_model_is_described(stub: DigitsStub) -> None:
     response = stub.GetModel(pb.GetModelRequest())
-    model = Reader().model
-    assert (response.model_version, response.file) == ("1", model.version)
+    model = Reader().model()
+    assert (response.model_version, response.file) == (model.version, model.file)
     assert {METADATA_PREFIX + key: value for key, value in response.card.items()} == model.card.to_metadata()
     assert response.limits.max_images == 1024
     assert refusal(lambda: stub.GetModel(pb.GetModelRequest(model_version="7")))[0].name == "NOT_FOUND"
@@ -177,7 +186,7 @@ def test_rows_are_answered_one_by_one_and_the_last_answer_is_the_image_s(
     answers = list(stub.ClassifyRows(iter(rows)))
     assert [answer.rows_seen for answer in answers] == list(range(1, 29))
     assert all(sum(answer.probabilities) == pytest.approx(1, abs=1e-5) for answer in answers)
-    whole = Reader(Reader().model.path.with_name("digits.onnx")).classify(images[0], probabilities=True)[0]
+    whole = Reader(SHIPPED / "digits.onnx").classify(images[0], probabilities=True)[0]
     assert list(answers[-1].probabilities) == pytest.approx(whole.probabilities, abs=1e-5)
     assert answers[-1].digit == whole.digit
     in_pieces = [pb.ClassifyRowsRequest(rows=images[0][start : start + 7].tobytes()) for start in range(0, 28, 7)]

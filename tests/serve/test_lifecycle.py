@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -114,9 +116,36 @@ def test_a_call_past_the_grace_period_is_cut_off(start_server: StartServer) -> N
 def test_a_taken_port_is_one_clear_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        assert failed_start("--listen", address) == (
-            f"error: can't listen on {address}: the port is taken, or the address is not this machine's"
-        )
+        assert failed_start("--listen", address) == (f"error: can't listen on {address}: the port is taken")
+
+
+FREE_FOR_ALL = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+UNHAD = {
+    "192.0.2.1:50051": "the address is not this machine's",  # RFC 5737: nobody's
+    "none.invalid:50051": "there is no such host",  # RFC 2606: never
+    "127.0.0.1:1": "this user has no right to the port; one from 1024 on needs none",
+}
+
+
+@pytest.mark.parametrize("address", UNHAD)
+def test_an_address_that_cannot_be_had_says_why(address: str) -> None:
+    if address.endswith(":1") and int(FREE_FOR_ALL.read_text()) <= 1:
+        pytest.skip("the kernel gives any port to anybody, as in Docker's containers")
+    # root may have any port, unless it is started without that right
+    unprivileged = ["setpriv", "--bounding-set", "-net_bind_service"] if os.geteuid() == 0 else []
+    if unprivileged and not shutil.which("setpriv"):
+        pytest.skip("there is no setpriv to take root's right to any port away")
+    for what, arguments in {
+        "": ["--listen", address],
+        " for metrics": ["--listen", "127.0.0.1:0", "--metrics-listen", address],
+    }.items():
+        for workers in ("1", "2"):
+            command = [*unprivileged, sys.executable, "-m", "scanline", "serve", "--workers", workers, *arguments]
+            result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+            assert (result.returncode, result.stderr) == (
+                3,
+                f"error: can't listen on {address}{what}: {UNHAD[address]}\n",
+            )
 
 
 def test_a_missing_model_is_one_clear_line(tmp_path: Path) -> None:
@@ -170,6 +199,10 @@ def test_settings_can_be_printed_as_variables(start_server: StartServer) -> None
         (["--listen", "localhost:70000"], "--listen should be HOST:PORT with a port from 0 to 65535"),
         (["--max-images", "5000"], "--max-images 5000 is more than --max-queue-images 4096"),
         (["--metrics-listen", "8002"], "--metrics-listen should be HOST:PORT"),
+        (
+            ["--metrics-listen", "127.0.0.1:50051"],
+            "--listen and --metrics-listen are both 127.0.0.1:50051: each needs a port of its own\n",
+        ),
         (["--tls-key", "tls.key"], "--tls-certificate and --tls-key go together"),
         (["--tls-client-roots", "roots.crt"], "--tls-client-roots needs --tls-certificate and --tls-key"),
         (["--max-streams", "64"], "--max-streams 64 leaves none of the 64 threads for reading image files"),

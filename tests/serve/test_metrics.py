@@ -127,7 +127,7 @@ def test_a_taken_port_is_one_clear_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         assert failed_start("--metrics-listen", address) == (
-            f"error: can't listen on {address} for metrics: the port is taken, or the address is not this machine's"
+            f"error: can't listen on {address} for metrics: the port is taken"
         )
 
 
@@ -176,6 +176,41 @@ def health(*arguments: str, **variables: str) -> tuple[int, str]:
         command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=clean | variables
     )
     return result.returncode, result.stdout + result.stderr
+
+
+def test_the_health_command_asks_with_tls(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    roots = ("--tls-roots", str(files.roots))
+    identity = files.flags()  # the server's own will do as a caller's
+    with serving(**files.settings(), tls_client_roots=files.roots) as server:
+        assert health(server.address, *roots, *identity) == (0, "serving\n")
+        assert health(*roots, *identity, SCANLINE_LISTEN=server.address) == (0, "serving\n")
+        for arguments, words in {
+            (): "running there, without TLS? (--tls-roots CA.PEM asks with it)\n",
+            ("--tls",): "running there, with TLS?\n",
+            roots: "running there, with TLS?\n",
+        }.items():
+            code, said = health(server.address, *arguments)
+            assert (code, said.count("\n")) == (1, 1)
+            assert said.startswith(f"no answer from {server.address}: ")
+            assert said.endswith(words)
+        code, said = health(f"http://{server.address}")
+        assert code == 1
+        assert "for a gRPC port leave http:// out, and give --tls-roots where it has TLS" in said
+    for arguments, words in {
+        (server.address, "--tls-roots", str(tmp_path / "none")): "No such file",
+        (server.address, *identity[:2]): "a certificate needs its key",
+    }.items():
+        code, said = health(*arguments)
+        assert (code, said.count("\n")) == (1, 1)
+        assert words in said
+
+
+def test_the_port_for_operators_has_no_tls() -> None:
+    for arguments in (("http://127.0.0.1:1", "--tls"), ("https://127.0.0.1:1",)):
+        code, said = health(*arguments)
+        assert code == 2
+        assert "http://" in said
 
 
 def test_the_health_command_asks_a_server_with_tls_at_the_port_for_operators(

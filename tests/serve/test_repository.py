@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from scanline import manifest
 from scanline.inference import open_inference_pb2 as oip
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from scanline.model import SHIPPED
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from scanline.verify import GOLDEN
@@ -152,8 +153,8 @@ def truncated(folder: Path) -> None:
 
 
 SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
-    "cut short": (truncated, "onnxruntime can't load the model"),
-    "empty": (lambda folder: (folder / "digits.int8.onnx").write_bytes(b""), "onnxruntime can't load the model"),
+    "cut short": (truncated, "digits.int8.onnx has "),
+    "empty": (lambda folder: (folder / "digits.int8.onnx").write_bytes(b""), "digits.int8.onnx has 0 bytes"),
     "no model": (lambda folder: (folder / "digits.int8.onnx").unlink(), "no model in the folder"),
     "no manifest": (lambda folder: (folder / manifest.MANIFEST).unlink(), "no manifest.json beside"),
     "no golden vectors": (lambda folder: (folder / GOLDEN).unlink(), "no golden vectors of digits.int8.onnx"),
@@ -265,7 +266,7 @@ def test_a_load_that_finds_nothing_sound_leaves_the_model_unloaded(
     assert answer(stub, "") == "UNAVAILABLE: the model is unloaded"
     state, reason = index(triton)["1"]
     assert state == "UNAVAILABLE"
-    assert "onnxruntime can't load the model" in reason
+    assert "digits.int8.onnx has " in reason
     publish(models, 1)
     triton.RepositoryModelLoad(request)
     assert current(stub) == "1"
@@ -282,7 +283,7 @@ def test_loading_goes_by_what_is_there_now(
     publish(models, 3, spoil=truncated)
     code, details = refusal(lambda: triton.RepositoryModelLoad(oip.RepositoryModelLoadRequest(model_name="digits")))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert "onnxruntime can't load the model" in details
+    assert "digits.int8.onnx has " in details
     assert current(stub) == "1"
 
 
@@ -292,6 +293,17 @@ def test_a_load_that_makes_no_sense_is_refused(server: Server, triton: GRPCInfer
     request = oip.RepositoryModelLoadRequest(model_name="digits")
     request.parameters["config"].string_param = "{}"
     assert refusal(lambda: triton.RepositoryModelLoad(request))[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_model_file_that_has_gone_is_served_on_and_its_load_refused(tmp_path: Path) -> None:
+    file = tmp_path / "digits.onnx"
+    shutil.copy(SHIPPED / file.name, file)
+    with serving(model=file, admin=True) as server, grpc.insecure_channel(server.address) as channel:
+        file.unlink()
+        load = GRPCInferenceServiceStub(channel).RepositoryModelLoad
+        code, details = refusal(lambda: load(oip.RepositoryModelLoadRequest(model_name="digits")))
+        assert (code, details) == (grpc.StatusCode.FAILED_PRECONDITION, "there is no model where --model says")
+        assert current(DigitsStub(channel)) == "1"
 
 
 def test_without_admin_nobody_loads_or_unloads(models: Path) -> None:
@@ -305,7 +317,7 @@ def test_without_admin_nobody_loads_or_unloads(models: Path) -> None:
         assert current(DigitsStub(channel)) == "1"
 
 
-@pytest.mark.parametrize(("policy", "words"), [("latest:1", "onnxruntime can't load the model"), ("7", "is one of 7")])
+@pytest.mark.parametrize(("policy", "words"), [("latest:1", "digits.int8.onnx has "), ("7", "is one of 7")])
 def test_a_server_with_nothing_to_serve_does_not_start(tmp_path: Path, policy: str, words: str) -> None:
     publish(tmp_path, 1, spoil=truncated)
     assert words in failed_start("--model", str(tmp_path), "--model-versions", policy)

@@ -23,7 +23,7 @@ from serve.errors import (
     StoppingError,
 )
 from serve.lifecycle import Server
-from serve.statistics import Counts, ModelCounter, Snapshot, Statistics, Times
+from serve.statistics import Counts, Snapshot, Statistics, Times
 from tests.faults.server import until
 from tests.serve.conftest import PATIENCE, serving
 
@@ -102,17 +102,17 @@ def test_calls_are_in_flight_until_they_are_over(server: Server, stub: DigitsStu
     ],
 )
 def test_failures_have_the_reasons_that_dashboards_know(error: CallError, reason: str) -> None:
-    counter = ModelCounter()
-
-    counter.failed(error, 0.5)
-    assert (counter.counts().failed, counter.counts().failed_total) == ({reason: 1}, 0.5)
+    statistics = Statistics()
+    statistics.of("digits", "1").failed(error, 0.5)
+    counted = statistics.snapshot().models["digits", "1"]
+    assert (counted.failed, counted.failed_total) == ({reason: 1}, 0.5)
 
 
 @pytest.mark.parametrize(("seconds", "bucket"), [(0.0, 0), (50e-6, 0), (51e-6, 1), (5.0, 15), (5.1, 16)])
 def test_a_time_is_in_the_bucket_whose_upper_end_it_does_not_pass(seconds: float, bucket: int) -> None:
-    counter = ModelCounter()
-    counter.ran(1, seconds)
-    assert counter.counts().run_times == {bucket: 1}
+    statistics = Statistics()
+    statistics.of("digits", "1").ran(1, seconds)
+    assert statistics.snapshot().models["digits", "1"].run_times == {bucket: 1}
 
 
 def test_what_several_processes_count_adds_up() -> None:
@@ -131,7 +131,7 @@ def test_what_several_processes_count_adds_up() -> None:
     processes[1].of("digits", "b").rejected(["several"])
     total = Snapshot()
     for statistics in processes:
-        total.add(statistics.snapshot())
+        total += statistics.snapshot()
     assert total.in_flight == 4
     assert total.calls_failed == {"NOT_FOUND": 2}
     assert total.reloads == {("model", "refused"): 2}
@@ -141,7 +141,7 @@ def test_what_several_processes_count_adds_up() -> None:
     assert (both.input, both.queue, both.infer, both.output, both.total) == (2.0, 4.0, 6.0, 8.0, 20.0)
     assert (both.failed, both.failed_total, both.rejected) == ({"REJECTED": 2}, 1.0, {"blank": 2})
     assert (both.runs, both.run_total) == ({4: 2, 8: 1, 9: 1}, {4: 0.5, 8: 0.5, 9: 0.5})
-    assert both.last == max(statistics.of("digits", "a").counts().last for statistics in processes)
+    assert both.last == max(statistics.snapshot().models["digits", "a"].last for statistics in processes)
 
 
 def test_a_model_that_is_loaded_again_goes_on_counting() -> None:

@@ -227,7 +227,7 @@ def test_a_taken_port_is_one_clear_line(shared: Shared) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         for address in (f"127.0.0.1:{taken.getsockname()[1]}", shared.address):
             assert failed_start("--workers", "2", "--listen", address) == (
-                f"error: can't listen on {address}: the port is taken, or the address is not this machine's"
+                f"error: can't listen on {address}: the port is taken"
             )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from scanline import Client, ClosedError, InputError, ModelError, Reader, UnreachableError, samples
-from scanline.client.messages import MAX_BYTES, MAX_IMAGES, ServedModel
+from scanline.client.messages import MAX_BYTES, MAX_IMAGES
 from scanline.contract import IMAGE_BYTES
 from serve.lifecycle import Server
 from tests.scanline.client.servers import scripted
@@ -114,7 +114,10 @@ def test_a_file_too_large_for_the_server_is_its_own_error(tmp_path: Path) -> Non
     with serving(max_message_bytes=8000) as small, Client(small.address) as client:
         fine, refused = client.classify([samples.files()[7], large])
     assert fine.error is None
-    assert refused.error == f"the file has {large.stat().st_size} bytes, the server takes at most 6976"
+    assert refused.error == (
+        f"the file has {large.stat().st_size} bytes, the server takes at most 6976; "
+        f"its operator can set --max-message-bytes higher"
+    )
 
 
 def test_what_is_no_image_is_refused_in_the_caller_s_own_terms(client: Client, reader: Reader) -> None:
@@ -136,11 +139,21 @@ def test_a_stream_gives_answers_as_they_come_and_takes_images_as_it_needs_them(
             yield pixels[taken % len(pixels)]
             taken += 1
 
-    stream = client.stream(endless())
-    first = [next(stream) for _ in range(200)]
-    assert [answer.digit for answer in first] == [answer.digit for answer in reader.classify(pixels[:200])]
-    assert taken < 20 * MAX_IMAGES
-    stream.close()
+    expected = [answer.digit for answer in reader.classify(pixels[:200])]
+    for answering in (client, reader):
+        taken = 0
+        stream = answering.stream(endless())
+        assert [next(stream).digit for _ in range(200)] == expected
+        assert taken < 20 * MAX_IMAGES
+        stream.close()
+
+
+def test_a_reader_takes_a_client_s_place(server: Server) -> None:
+    said = []
+    for answering in (Client(server.address), Reader()):
+        said.append((answering.model(), answering.classify(samples.files(), probabilities=True)))
+        answering.close()
+    assert said[0] == said[1]
 
 
 def test_threads_share_a_client(client: Client, reader: Reader, pixels: NDArray[np.uint8]) -> None:
@@ -185,7 +198,7 @@ def test_no_server_is_said_in_plain_words() -> None:
 
 
 def test_the_client_knows_the_server_s_model(client: Client, reader: Reader) -> None:
-    assert client.model() == ServedModel("1", reader.model.version, reader.model.card)
+    assert client.model() == reader.model()
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:

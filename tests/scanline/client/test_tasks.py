@@ -154,4 +154,4 @@ def test_the_client_knows_the_server_s_model(server: Server, reader: Reader) -> 
         async with AsyncClient(server.address) as client:
             return (await client.model()).card.name
 
-    assert asyncio.run(ask()) == reader.model.card.name
+    assert asyncio.run(ask()) == reader.model().card.name

@@ -74,7 +74,7 @@ def test_every_file_is_a_row_with_the_reader_s_answer(scans: Path, tmp_path: Pat
     assert [row["path"] for row in rows] == [entry.name for entry in find([str(scans)])]
     assert list(rows[0]) == COLUMNS
     with Reader() as reader:
-        answers, version = reader.classify([row["path"] for row in rows]), reader.model.version
+        answers, version = reader.classify([row["path"] for row in rows]), reader.model().file
     for row, answer in zip(rows, answers, strict=True):
         assert row["status"] == answer.status
         assert row["error"] == (answer.error or "")
@@ -280,6 +280,9 @@ def test_an_interrupted_run_says_how_to_go_on(many: Path, tmp_path: Path) -> Non
         (["{scans}/*.gif", "--output", "{out}/o.csv"], 1, "there is nothing to read in {scans}/*.gif"),
         (["{scans}", "--output", "{out}/o.csv", "--model", "m", "--server", "s:1"], 2, "exclude each other"),
         (["{scans}", "--output", "{out}/o.csv", "--model", "{out}/m.onnx"], 1, "no such model: {out}/m.onnx"),
+        (["{scans}", "--output", "{out}/o.csv", "--tls-roots", "r"], 2, "--tls-roots without --server"),
+        (["", "--output", "{out}/o.csv"], 2, "argument PATH: expected a value, not ''"),
+        (["/dev/null", "--output", "{out}/o.csv"], 2, "/dev/null is a pipe, a socket or a device"),
         (["{scans}", "--output", "{out}/o.csv", "--processes", "0"], 2, "--processes should be greater than or equal"),
         (
             ["{scans}", "--output", "{out}/o.csv", "--server", "127.0.0.1:1", "--timeout", "0.5"],
@@ -295,6 +298,9 @@ def test_an_interrupted_run_says_how_to_go_on(many: Path, tmp_path: Path) -> Non
         "no match",
         "both engines",
         "no model",
+        "TLS with no server",
+        "an empty name",
+        "a device",
         "0",
         "server",
     ],

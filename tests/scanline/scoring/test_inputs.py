@@ -222,6 +222,36 @@ def test_a_tiff_s_pages_are_entries_of_their_own(tmp_path: Path) -> None:
     assert [entry.label for entry in find([str(tmp_path / "m.csv")])] == [4, 4, 4]
 
 
+@pytest.mark.parametrize("suffix", [".zip", ".tar.gz"])
+def test_a_tiff_s_pages_are_entries_in_an_archive_too(tmp_path: Path, suffix: str) -> None:
+    sheets = [Picture.new("L", (9, 9), level) for level in (0, 100, 200)]
+    folder, path = tmp_path / "scans", tmp_path / f"scans{suffix}"
+    folder.mkdir()
+    sheets[0].save(folder / "a.tiff")
+    sheets[0].save(folder / "b.TIF", save_all=True, append_images=sheets[1:])
+    (folder / "c.tif").write_bytes(b"no TIFF")
+    with zipfile.ZipFile(path, "w") if suffix == ".zip" else tarfile.open(path, "w:gz") as archive:
+        add = archive.write if isinstance(archive, zipfile.ZipFile) else archive.add
+        for name in ("a.tiff", "b.TIF", "c.tif"):
+            add(folder / name, name)
+    assert names(path, path) == ["a.tiff", "b.TIF[1]", "b.TIF[2]", "b.TIF[3]", "c.tif"]
+    found = loaded(find([str(path)]))
+    assert found == loaded(find([str(folder)])) | {name: (folder / name).read_bytes() for name in ("a.tiff", "c.tif")}
+
+
+def test_a_pipe_in_a_list_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [str(tmp_path / name) for name in ("pipe.zip", "pipe.tar", "pipe.tif", "pipe.idx.gz")]
+    for name in names:
+        os.mkfifo(name)
+        with pytest.raises(UsageError, match=r"pipe\..* is a pipe, a socket or a device"):
+            next(find([name]))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(names).encode())))
+    found = loaded(find(["-"]))
+    assert found.pop("pipe.tif") == str(tmp_path / "pipe.tif")
+    assert len(found) == 3
+    assert all("it is a pipe, a socket or a device" in str(error) for error in found.values())
+
+
 @pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz"])
 def test_what_is_no_archive_is_an_error_of_its_own(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"scans{suffix}"

@@ -59,7 +59,7 @@ def test_the_reader_s_answers_in_order() -> None:
     engine = Local(Reader, processes=2, probabilities=True)
     with Reader() as reader:
         expected = reader.classify(FILES, probabilities=True)
-        assert engine.version == reader.model.version
+        assert engine.version == reader.model().file
     found = answers(engine, entries(FILES, 25))
     assert [name for name, _ in found] == FILES * 25
     assert [prediction.digit for _, prediction in found] == [prediction.digit for prediction in expected] * 25

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from scanline import Reader, samples
 from scanline.contract import to_network
+from scanline.model import Model
 from serve.lifecycle import Server
 from tests.serve.conftest import PATIENCE, serving
 
@@ -54,7 +55,7 @@ def test_tritonclient_reads_digits(report: dict[str, Any]) -> None:
     assert answer["digit"] == [each.digit for each in expected]
     assert answer["rejected"] == [each.rejected for each in expected]
     assert answer["probabilities"] == [[*(each.probabilities or ())] for each in expected]
-    assert answer["logits"] == Reader().model.run(to_network(pixels())).tolist()
+    assert answer["logits"] == Model().run(to_network(pixels())).tolist()
     assert report["uint8"] == report["async"] == answer
     assert report["id"] == "mine"
     for row, best in zip(answer["probabilities"], report["classes"], strict=True):
@@ -84,7 +85,7 @@ def test_tritonclient_finds_what_it_asks_after(report: dict[str, Any]) -> None:
     assert report["metadata"]["versions"] == ["1"]
     assert report["config"]["max_batch_size"] == 1024
     assert report["config"]["input"] == [{"name": "rows", "data_type": "TYPE_FP32", "dims": ["28", "28"]}]
-    assert report["config"]["parameters"]["name"] == {"string_value": Reader().model.card.name}
+    assert report["config"]["parameters"]["name"] == {"string_value": Reader().model().card.name}
     assert [(each["name"], each["version"], each["state"]) for each in report["index"]] == [
         ("digits", "1", "READY"),
         ("digits-image", "1", "READY"),

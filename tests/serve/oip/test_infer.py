@@ -15,6 +15,7 @@ from scanline import Reader
 from scanline.contract import to_network
 from scanline.inference import open_inference_pb2 as pb
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from scanline.model import Model
 from scanline.v1 import digits_pb2
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from tests.serve.conftest import PATIENCE, serving
@@ -72,9 +73,8 @@ def test_the_four_outputs_are_those_of_the_reader(oip: GRPCInferenceServiceStub,
         ("rejected", "BOOL", [40]),
     ]
     found = tensors(response)
-    reader = Reader()
-    expected = reader.classify(images, probabilities=True)
-    np.testing.assert_array_equal(found["logits"], reader.model.run(to_network(images)))
+    expected = Reader().classify(images, probabilities=True)
+    np.testing.assert_array_equal(found["logits"], Model().run(to_network(images)))
     np.testing.assert_array_equal(
         found["probabilities"], np.array([answer.probabilities for answer in expected], np.float32)
     )
@@ -281,7 +281,10 @@ def test_values_that_no_pixel_has_are_answered_and_rejected(
 
 def test_more_images_than_may_be_are_refused(oip: GRPCInferenceServiceStub) -> None:
     code, details = refusal(lambda: oip.ModelInfer(asking(np.zeros((1025, 28, 28), np.uint8))))
-    assert (code.name, details) == ("INVALID_ARGUMENT", "the call has 1025 images, expected 1 to 1024")
+    assert (code.name, details) == (
+        "INVALID_ARGUMENT",
+        "the call has 1025 images, expected 1 to 1024, the server's --max-images",
+    )
 
 
 def test_a_uint8_over_255_is_refused(oip: GRPCInferenceServiceStub, images: NDArray[np.uint8]) -> None:

@@ -1,0 +1,53 @@
+"""How a caller encrypts. Apart from the client, so that `scanline health` loads nothing of the messages."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from scanline.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """How to encrypt, and how to know each other. All files are PEM.
+
+    Attributes:
+        roots: the certificates that vouch for the server's; None for the public ones that come with gRPC.
+        certificate: this client's own certificate with its chain, where the server asks for one (mutual TLS).
+        key: the private key of that certificate.
+    """
+
+    roots: str | Path | None = None
+    certificate: str | Path | None = None
+    key: str | Path | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files.
+
+        Raises:
+            InputError: a file can't be read or holds something else, or of certificate and key only one is given.
+        """
+        if (self.certificate is None) != (self.key is None):
+            raise InputError("a certificate needs its key and a key its certificate: give both or neither")
+        # gRPC takes any file and fails at the first call; Python's own TLS says at once what is wrong
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            if self.roots is not None:
+                context.load_verify_locations(self.roots)
+            if self.certificate is not None:
+                context.load_cert_chain(self.certificate, self.key, password=_refuse_password)
+            files = [
+                None if file is None else Path(file).read_bytes() for file in (self.roots, self.key, self.certificate)
+            ]
+        except OSError as error:  # ssl.SSLError is one
+            names = ", ".join(str(file) for file in (self.roots, self.certificate, self.key) if file is not None)
+            raise InputError(f"can't use {names} for TLS: {error.strerror or error}") from None
+        return grpc.ssl_channel_credentials(*files)
+
+
+def _refuse_password() -> str:
+    raise InputError("the key is locked with a password: give it without one")

@@ -1,0 +1,96 @@
+"""A model folder whose files are not those of its manifest, as all that open a model meet it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scanline import Reader, samples
+from scanline.errors import ModelError
+from scanline.manifest import MANIFEST
+from scanline.model import SHIPPED, STEP_FILE
+from scanline.verify import GOLDEN
+
+MODEL = "digits.int8.onnx"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of what ships, to damage."""
+    return shutil.copytree(SHIPPED, tmp_path / "model")
+
+
+def exchange(folder: Path) -> None:
+    shutil.copy(folder / "digits.onnx", folder / MODEL)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another file": (exchange, f"{MODEL} has "),
+    "cut short": (lambda folder: (folder / MODEL).write_bytes(b"\0"), f"{MODEL} has 1 bytes and the SHA-256 6e34"),
+    "no JSON": (lambda folder: (folder / MANIFEST).write_text("{"), f"{MANIFEST} is damaged: "),
+    "no text": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff"), f"{MANIFEST} is damaged: "),
+    "a list": (lambda folder: (folder / MANIFEST).write_text("[]"), f"{MANIFEST} does not name {MODEL}"),
+    "no such name": (lambda folder: (folder / MANIFEST).write_text('{"files": {}}'), f"does not name {MODEL}"),
+    "no checksum": (
+        lambda folder: (folder / MANIFEST).write_text(f'{{"files": {{"{MODEL}": {{"bytes": 1}}}}}}'),
+        f"does not name {MODEL}",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_model_that_is_not_its_manifest_s_is_refused(damage: str, folder: Path) -> None:
+    spoil, words = DAMAGES[damage]
+    spoil(folder)
+    for path in (folder, folder / MODEL):
+        with pytest.raises(ModelError) as refusal:
+            Reader(path)
+        assert words in str(refusal.value)
+        assert "{" not in str(refusal.value)
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "scanline", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("name", ["classify", "score", "serve", "info"])
+def test_every_command_refuses_it_in_the_same_words(name: str, folder: Path, tmp_path: Path) -> None:
+    exchange(folder)
+    image = samples.files()[0]
+    arguments: dict[str, list[str | Path]] = {
+        "classify": [image, "--model", folder],
+        "score": [image, "--model", folder, "--output", tmp_path / "digits.csv"],
+        "serve": ["--model", folder, "--listen", "127.0.0.1:0"],
+        "info": [folder],
+    }
+    with pytest.raises(ModelError) as refusal:
+        Reader(folder)
+    result = command(name, *arguments[name])
+    assert (result.returncode, result.stderr) == (3 if name == "serve" else 1, f"error: {refusal.value}\n")
+
+
+def test_a_step_model_that_is_not_its_manifest_s_is_not_served(folder: Path) -> None:
+    shutil.copy(folder / MODEL, folder / STEP_FILE)
+    result = command("serve", "--model", folder, "--listen", "127.0.0.1:0")
+    assert result.returncode == 3
+    assert f"{STEP_FILE} has " in result.stderr
+
+
+def test_data_that_is_no_folder_of_digits_is_wrong_use_before_any_check(tmp_path: Path) -> None:
+    for folder, problem in ((tmp_path / "none", "is no folder"), (tmp_path, "holds no digits")):
+        result = command("verify", SHIPPED, "--data", folder)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr == f"error: {folder} {problem}; expected image files in {folder}/0 to {folder}/9\n"
+
+
+def test_a_model_does_without_a_manifest(folder: Path) -> None:
+    for name in (MANIFEST, GOLDEN):
+        (folder / name).unlink()
+    with Reader(folder) as reader:
+        assert reader.classify(samples.files()[0])[0].digit is not None
