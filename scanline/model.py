@@ -15,7 +15,6 @@ from scanline.contract import CLASSES, COLUMNS, INPUT_NAME, OUTPUT_NAME, ROWS, M
 from scanline.errors import ModelError
 
 SHIPPED: Final = Path(__file__).parent / "models"
-NAMED: Final = {"edge": SHIPPED, "accurate": SHIPPED / "accurate"}  # what ships, by the preset that it was trained by
 # What `--model FOLDER` takes, the best first: the int8 file gives the same digits in about half the time.
 MODEL_FILES: Final = ("digits.int8.onnx", "digits.onnx")
 STEP_FILE: Final = "digits.step.onnx"
@@ -54,8 +53,8 @@ class Model:
         """Open a model file.
 
         Args:
-            path: the file; a folder of exported files, of which the best is taken; ``edge`` or ``accurate`` for one of
-                the models that ship with the package; None for ``edge``.
+            path: the file, or a folder of exported files, of which the best is taken; None for the model that ships
+                with the package.
             threads: how many threads one `run` may use. With 1, none but the caller's.
 
         Raises:
@@ -113,26 +112,19 @@ class StepModel:
 
 
 def find(path: str | Path | None) -> Path:
-    """Give the model file that a path means: itself, the best in a folder, or one that ships, `edge` for None.
-
-    What is there under a shipped model's name goes before it.
+    """Give the model file that a path means: itself, the best in a folder, or the shipped one for None.
 
     Raises:
         ModelError: there is none.
     """
     place = SHIPPED if path is None else Path(path)
-    if not place.exists():
-        place = NAMED.get(str(path), place)
     if place.is_dir():
         for name in MODEL_FILES:
             if (place / name).is_file():
                 return place / name
         raise ModelError(f"no model in the folder {place}: expected {' or '.join(MODEL_FILES)}")
     if not place.is_file():
-        raise ModelError(
-            f"no such model: {place}; expected an .onnx file, a folder that `scanline export` wrote, "
-            f"or {' or '.join(NAMED)}, which ship"
-        )
+        raise ModelError(f"no such model: {place}; expected an .onnx file or a folder that `scanline export` wrote")
     return place
 
 

@@ -148,13 +148,6 @@ def test_an_address_that_cannot_be_had_says_why(address: str) -> None:
             )
 
 
-def test_a_model_that_ships_is_served_by_its_name(start_server: StartServer) -> None:
-    address = start_server("--model", "accurate").wait_for("serving")["address"]
-    with grpc.insecure_channel(address) as channel:
-        model = DigitsStub(channel).GetModel(pb.GetModelRequest(), timeout=PATIENCE)
-    assert model.card["name"] == "accurate"
-
-
 def test_a_missing_model_is_one_clear_line(tmp_path: Path) -> None:
     assert failed_start("--model", str(tmp_path / "none.onnx")).startswith("error: no such model: ")
     assert failed_start("--model", str(tmp_path)).startswith("error: no model in the folder ")
