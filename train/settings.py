@@ -17,7 +17,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SCANLINE_TRAIN_")
 
     preset: Literal["seed", "edge", "accurate"] = Field(
-        "edge", description="the network and its recipe: the tutorial's, the small one that ships, or one with convolutions"
+        "edge",
+        description="the network and its recipe: the tutorial's, the small one that ships, or one with convolutions",
     )
     data: tuple[str, ...] = Field(
         ("mnist",), description="mnist, uci, or folder:PATH for PATH/<label>/*.png; give it again to join several"
