@@ -118,7 +118,6 @@ PRESETS: Final = {
             early_rows=1 / 3,
             average_decay=0.999,
             distortion=Distortion(degrees=13, scale=0.12, shear=0.15, shift=2, elastic=1.6),
-            last_distortion=0.4,
             negatives=16,
         ),
     ),
