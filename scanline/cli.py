@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.error(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
         return 1
     except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
         return 130
 
 

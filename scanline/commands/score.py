@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -64,6 +67,7 @@ class Settings(EngineSettings):
 
 def run(settings: Settings) -> int:
     """Write the table and print how it went; 1 if some files could not be read."""
+    signal.signal(signal.SIGTERM, _end)
     labels = any(map(is_manifest, settings.paths))
     columns = Columns(labels=labels, probabilities=settings.probabilities)
     try:
@@ -77,15 +81,16 @@ def run(settings: Settings) -> int:
                 task = progress.add_task("scoring", total=total, completed=before)
                 tally = score(find(settings.paths), reader, kept, lambda done: progress.advance(task, done))
                 seconds = time.perf_counter() - started
-    except (ScanlineError, KeyboardInterrupt) as error:
+    except (ScanlineError, KeyboardInterrupt, SystemExit) as error:
         if not isinstance(error, UsageError) and (folder := partial_folder(settings.output)).exists():
             console.err.print(f"the rows so far are in {folder}; the same command with --resume goes on", markup=False)
+        elif not isinstance(error, ScanlineError):
+            console.err.print("no row is kept yet")
         raise
     files = sum(tally.statuses.values())
-    console.out.print(_summary(tally, files - before, seconds))
+    console.out.print(_summary(tally, before, seconds))
     if labels:
-        console.out.print(_confusion(tally))
-        console.out.print(f"labelled files: {accuracy(tally.confusion)}; without rejected: {accuracy(tally.accepted)}")
+        _print_labels(tally)
     console.out.print(f"written to {settings.output}", markup=False)
     if errors := tally.statuses["error"]:
         for line in tally.errors:
@@ -120,13 +125,28 @@ def _engine(settings: Settings) -> Iterator[Engine]:
             yield local
 
 
-def _summary(tally: Tally, done: int, seconds: float) -> Table:
-    table = Table("status", "files", title=f"{done:,} files in {seconds:,.1f} s")
+def _end(number: int, _: FrameType | None) -> None:
+    """End as Ctrl-C does, in good order."""
+    sys.exit(128 + number)
+
+
+def _summary(tally: Tally, before: int, seconds: float) -> Table:
+    done = sum(tally.statuses.values()) - before
+    earlier = f", after {before:,} of earlier runs" if before else ""
+    table = Table("status", "files", title=f"{done:,} files in {seconds:,.1f} s{earlier}")
     table.columns[1].justify = "right"
     for status, number in tally.statuses.items():
         table.add_row(status, f"{number:,}")
     table.caption = f"{done / seconds:,.0f} files/s"
     return table
+
+
+def _print_labels(tally: Tally) -> None:
+    if any(map(any, tally.confusion)):
+        console.out.print(_confusion(tally))
+        console.out.print(f"labelled files: {accuracy(tally.confusion)}; without rejected: {accuracy(tally.accepted)}")
+    if tally.unread:
+        console.out.print(f"labelled files that could not be read: {tally.unread:,}")
 
 
 def _confusion(tally: Tally) -> Table:

@@ -105,13 +105,16 @@ def _manifest(path: str) -> Iterator[Entry]:
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:  # noqa: PTH123 - as find
             table = csv.DictReader(file)
-            if "path" not in (table.fieldnames or ()):
-                raise UsageError(f"the manifest {path} has the columns {table.fieldnames}; expected path and label")
+            names = table.fieldnames or ()
+            if "path" not in names:
+                found = f"the columns {', '.join(names)}" if names else "no columns"
+                raise UsageError(f"the manifest {path} has {found}; expected path and label")
             for row in table:
                 name, label = row["path"], (row.get("label") or "").strip()
                 if not name or label not in ("", *LABELS):
+                    found = f"the path {name!r}" if name else "no path"
                     raise UsageError(
-                        f"line {table.line_num} of the manifest {path} has the path {name!r} and the label {label!r}; "
+                        f"line {table.line_num} of the manifest {path} has {found} and the label {label!r}; "
                         f"expected a path, and 0 to 9 or nothing"
                     )
                 yield from _file(_beside(path, name), int(label) if label else None)

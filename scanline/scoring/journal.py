@@ -54,6 +54,15 @@ class Kind:
     min_confidence: float | None
     columns: Columns
 
+    def said(self) -> list[str]:
+        """Give each of them in words."""
+        return [
+            f"the model {self.model}",
+            "no --min-confidence" if self.min_confidence is None else f"--min-confidence {self.min_confidence}",
+            "labels" if self.columns.labels else "no labels",
+            "--probabilities" if self.columns.probabilities else "no --probabilities",
+        ]
+
 
 @dataclass(slots=True)
 class State:
@@ -221,9 +230,10 @@ def _state(folder: Path, kind: Kind, *, resume: bool) -> State:
     content = json.loads(path.read_text(encoding="utf-8"))
     state = State(**content | {"tally": Tally(**content["tally"])})
     if state.kind != asdict(kind):
-        raise UsageError(
-            f"the rows in {folder} were made with {state.kind}, not {asdict(kind)}; start again without --resume"
-        )
+        earlier = Kind(**state.kind | {"columns": Columns(**state.kind["columns"])})
+        pairs = [pair for pair in zip(earlier.said(), kind.said(), strict=True) if pair[0] != pair[1]]
+        were, are = (", ".join(words) for words in zip(*pairs, strict=True))
+        raise UsageError(f"the rows in {folder} were made with {were}, not {are}; start again without --resume")
     return state
 
 

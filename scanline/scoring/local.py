@@ -9,9 +9,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import cache
+from functools import cache, partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from scanline.errors import ScanlineError
 from scanline.images import Image
@@ -20,6 +20,8 @@ from scanline.scoring.engine import Batch, in_flight
 
 if TYPE_CHECKING:
     from scanline.reader import Reader
+
+Answer = TypeVar("Answer")
 
 # Batches on their way for each process: one that it reads and two that wait, so that a slow one delays no other.
 AHEAD: Final = 3
@@ -45,7 +47,7 @@ class Local:
         self._processes = processes
         self._probabilities = probabilities
         self._pool = self._start()
-        self._version = self._pool.submit(_version)
+        self._version = self._submit(_version)
 
     def __enter__(self) -> Self:
         return self
@@ -75,21 +77,31 @@ class Local:
             ModelError: the model can't be used.
             ScanlineError: the processes die at their start.
         """
-        for batch, future in in_flight(batches, lambda batch: self._submit(batch.images), AHEAD * self._processes):
+        for batch, future in in_flight(batches, lambda batch: self._read(batch.images), AHEAD * self._processes):
             yield batch, self._result(batch.images, future)
 
     def _start(self) -> ProcessPoolExecutor:
+        # where this process is killed, multiprocessing's helper cleans up after it; it need not say so to the user
+        os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
         # spawn, not fork: onnxruntime and gRPC hold threads that a fork would tear
         return ProcessPoolExecutor(
             self._processes, multiprocessing.get_context("spawn"), initializer=_prepare, initargs=(self._load,)
         )
 
-    def _submit(self, images: list[Image]) -> Future[list[Prediction]]:
+    def _read(self, images: list[Image]) -> Future[list[Prediction]]:
+        return self._submit(partial(_classify, images, probabilities=self._probabilities))
+
+    def _submit(self, work: Callable[[], Answer]) -> Future[Answer]:
+        # A process that is started here must be handed its task whole. It keeps the mask, so that Ctrl-C never reaches
+        # it: the parent ends it.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
-            return self._pool.submit(_classify, images, probabilities=self._probabilities)
+            return self._pool.submit(work)
         except BrokenProcessPool:
             self._pool = self._start()
-            return self._pool.submit(_classify, images, probabilities=self._probabilities)
+            return self._pool.submit(work)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _result(self, images: list[Image], future: Future[list[Prediction]]) -> list[Prediction]:
         try:
@@ -97,28 +109,28 @@ class Local:
         except BrokenProcessPool:
             pass
         try:
-            return self._submit(images).result()
+            return self._read(images).result()
         except BrokenProcessPool:
             return [self._alone(image) for image in images]
 
     def _alone(self, image: Image) -> Prediction:
         try:
-            return self._submit([image]).result()[0]
+            return self._read([image]).result()[0]
         except BrokenProcessPool:
             self._check_start()
             return Prediction(error="the process that read it died: out of memory, or by a fault in a decoder")
 
     def _check_start(self) -> None:
         try:
-            self._submit([]).result()
+            self._read([]).result()
         except BrokenProcessPool:
             raise ScanlineError(DEAD_AT_START) from None
 
 
 def _prepare(load: Callable[[], Reader]) -> None:
-    """Make a process ready: Ctrl-C left to the parent, an end with the parent, and a model of its own."""
+    """Make a process ready: an end with the parent, and a model of its own."""
     global _reader  # noqa: PLW0603 - a pool's processes have no other place for what they keep
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # with which a pool ends its processes
     threading.Thread(target=_leave_with_the_parent, daemon=True).start()
     _reader = cache(load)  # loaded by the first task: what is wrong with a model is then that task's error
 

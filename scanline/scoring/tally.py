@@ -29,12 +29,14 @@ class Tally:
         errors: the first files that could not be read, with the reason, a line each.
         confusion: of the labelled files that were read, how many show digit r and were read as digit c, at [r][c].
         accepted: the same without those that are ``rejected``.
+        unread: how many labelled files could not be read.
     """
 
     statuses: dict[str, int] = field(default_factory=lambda: {"ok": 0, "rejected": 0, "error": 0})
     errors: list[str] = field(default_factory=list)
     confusion: Confusion = field(default_factory=_empty)
     accepted: Confusion = field(default_factory=_empty)
+    unread: int = 0
 
     def add(self, entries: Iterable[Entry], predictions: Iterable[Prediction]) -> None:
         """Count answers."""
@@ -42,7 +44,11 @@ class Tally:
             self.statuses[prediction.status] += 1
             if prediction.error is not None and len(self.errors) < FIRST_ERRORS:
                 self.errors.append(printable(f"{entry.name}: {prediction.error}"))
-            if entry.label is not None and prediction.digit is not None:
+            if entry.label is None:
+                continue
+            if prediction.digit is None:
+                self.unread += 1
+            else:
                 self.confusion[entry.label][prediction.digit] += 1
                 self.accepted[entry.label][prediction.digit] += not prediction.rejected
 
