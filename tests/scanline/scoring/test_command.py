@@ -190,7 +190,8 @@ def test_an_end_at_the_start_is_said(tmp_path: Path, number: signal.Signals, cod
         start_new_session=True,
     )
     while len(workers(process)) < 2 and process.poll() is None:  # the pool's own helper, and the first reader
-        pass
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.01)
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)  # as a terminal does
     out, err = process.communicate()  # to the end of all that write there
     assert (process.returncode, out, err) == (code, "", words)
