@@ -53,6 +53,7 @@ class Answers:
 
 # How far a value may be from 0 to 1 before the image can't be meant so: what resampling makes of an edge.
 SLACK: Final = 0.01
+ONE: Final = 0x3F800000  # the bits of 1.0 in float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +248,8 @@ class DigitService:
             return self._read(images, deadline)
         if images.dtype == np.uint8:
             return Images(to_network(images), (), [None] * len(images))
-        if images.min() >= 0 and images.max() <= 1:
+        # In bits, the numbers from 0 to 1 are those up to ONE, and one pass shows it; -0 alone is looked at again.
+        if images.view("<u4").max() <= ONE:
             return Images(images, (), [None] * len(images))
         return _tamed(images)
 

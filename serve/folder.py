@@ -43,12 +43,6 @@ class Policy:
             raise ValueError("should be latest:N, all, or versions with commas between them, such as 3,5")
         return cls(listed=frozenset(map(int, numbers)))
 
-    def __str__(self) -> str:
-        """Give the text that `parse` reads."""
-        if self.listed:
-            return ",".join(map(str, sorted(self.listed)))
-        return "all" if self.latest is None else f"latest:{self.latest}"
-
     def wants(self, number: int, served: int) -> bool:
         """Say whether a version is to be served beside so many higher ones."""
         if self.listed:

@@ -114,7 +114,7 @@ class Repository:
         self._serve(present := self._look(), [*present])
         if not self._served:
             reasons = "; ".join(reason for _, reason in self._refused.values())
-            raise ModelError(reasons or f"no version in {self._source} is one of {self._policy}")
+            raise ModelError(reasons or f"no version in {self._source} is one of {settings.model_versions}")
         for number, (_, reason) in self._refused.items():
             self._report_refusal(number, reason)
 
@@ -163,14 +163,16 @@ class Repository:
         """Serve what is on disk now, what was refused or unloaded before included, and nothing that has gone.
 
         Raises:
-            NotAvailableError: the folder can't be read, or a version in it is refused; what was served stays, and what
-                was unloaded does so where nothing in the folder can be served.
+            NotAvailableError: there is nothing that can be read, or a version is refused; what was served stays, and
+                what was unloaded does so where nothing in the folder can be served.
         """
         with self._changing:
             try:
                 present = self._look()
             except OSError as error:
                 raise NotAvailableError(f"the model can't be read: {error.strerror}") from None
+            except ModelError:
+                raise NotAvailableError("there is no model where --model says") from None
             self._refused.clear()
             self._serve(present, [*present])
             self._unloaded = not self._served

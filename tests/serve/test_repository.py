@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from scanline import manifest
 from scanline.inference import open_inference_pb2 as oip
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from scanline.model import SHIPPED
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from scanline.verify import GOLDEN
@@ -292,6 +293,17 @@ def test_a_load_that_makes_no_sense_is_refused(server: Server, triton: GRPCInfer
     request = oip.RepositoryModelLoadRequest(model_name="digits")
     request.parameters["config"].string_param = "{}"
     assert refusal(lambda: triton.RepositoryModelLoad(request))[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_model_file_that_has_gone_is_served_on_and_its_load_refused(tmp_path: Path) -> None:
+    file = tmp_path / "digits.onnx"
+    shutil.copy(SHIPPED / file.name, file)
+    with serving(model=file, admin=True) as server, grpc.insecure_channel(server.address) as channel:
+        file.unlink()
+        load = GRPCInferenceServiceStub(channel).RepositoryModelLoad
+        code, details = refusal(lambda: load(oip.RepositoryModelLoadRequest(model_name="digits")))
+        assert (code, details) == (grpc.StatusCode.FAILED_PRECONDITION, "there is no model where --model says")
+        assert current(DigitsStub(channel)) == "1"
 
 
 def test_without_admin_nobody_loads_or_unloads(models: Path) -> None:
