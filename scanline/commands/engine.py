@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from scanline.errors import InputError, UsageError
-from scanline.settings import Settings, flag
+from scanline.settings import Settings, flag, variable
 
 if TYPE_CHECKING:
     from scanline.client import Client
@@ -53,11 +54,11 @@ class EngineSettings(Settings):
     def _agrees(self) -> Self:
         if self.server is not None and self.model is not None:
             raise ValueError("--model and --server exclude each other: a server answers with its own model")
-        calling = [flag(name) for name in CALL_OPTIONS if name in self.model_fields_set and getattr(self, name)]
+        calling = [name for name in CALL_OPTIONS if name in self.model_fields_set and getattr(self, name)]
         if self.server is None and calling:
-            raise ValueError(
-                f"{', '.join(calling)} without --server: there is no server to call; name one, or leave out"
-            )
+            variables = [name for option in calling if (name := variable(type(self), option)) in os.environ]
+            given = ", ".join([*map(flag, calling), *variables])
+            raise ValueError(f"{given} without --server: they say how a server is called, and none is named")
         return self
 
 

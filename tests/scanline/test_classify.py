@@ -92,6 +92,12 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     assert second["status"] == "ok"
 
 
+def test_a_variable_that_needs_a_server_is_named() -> None:
+    result = command(samples.files()[0], SCANLINE_CLASSIFY_TIMEOUT="5")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: --timeout, SCANLINE_CLASSIFY_TIMEOUT without --server: ")
+
+
 @pytest.mark.parametrize("compression", ["tiff_deflate", "tiff_lzw", "group4", "jpeg"])
 def test_a_damaged_tiff_is_an_error_and_nothing_else(tmp_path: Path, compression: str) -> None:
     path = tmp_path / "scan.tif"

@@ -148,13 +148,54 @@ def test_labels_give_accuracy_and_a_confusion_matrix(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("path,label\n" + "\n".join(lines))
     result = command(tmp_path / "m.csv", "--output", tmp_path / "out.csv")
     assert result.returncode == 1
-    assert "labelled files: 11 of 12 right, 91.67%" in result.stdout
+    assert "labelled files: 11 of 12 right, 91.67%; without rejected: 11 of 12 right, 91.67%\n" in result.stdout
+    assert "labelled files that could not be read: 1\n" in result.stdout
     assert "labels, and as what they were read" in result.stdout
     assert "1 of 14 files could not be read" in result.stderr
     rows = table(tmp_path / "out.csv")
     assert list(rows[0]) == ["path", "label", *COLUMNS[1:]]
     assert [row["label"] for row in rows[-2:]] == ["", "3"]
     assert rows[-1]["path"] == str(tmp_path / "gone.png")
+
+
+def test_labels_of_files_that_cannot_be_read_draw_no_matrix(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("path,label\ngone.png,3\nlost.png,4\nfree.png,\n")
+    result = command(tmp_path / "m.csv", "--output", tmp_path / "out.csv")
+    assert result.returncode == 1
+    assert "labelled files that could not be read: 2\n" in result.stdout
+    assert "as what they were read" not in result.stdout
+
+
+def test_an_empty_list_replaces_no_table(tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    output.write_text("old")
+    result = command("-", "--output", output)
+    assert result.returncode == 1
+    assert result.stderr == "error: there is nothing to read in the list on standard input; nothing was written\n"
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("out.csv", "old")]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [(signal.SIGINT, 130, "no row is kept yet\ninterrupted\n"), (signal.SIGTERM, 143, "no row is kept yet\n")],
+)
+def test_an_end_at_the_start_is_said(tmp_path: Path, number: signal.Signals, code: int, words: str) -> None:
+    process = subprocess.Popen(
+        line("-", "--output", tmp_path / "out.csv"),
+        env=environment(),
+        stdin=subprocess.PIPE,  # the list that never comes
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while len(workers(process)) < 2 and process.poll() is None:  # the pool's own helper, and the first reader
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.01)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)  # as a terminal does
+    out, err = process.communicate()  # to the end of all that write there
+    assert (process.returncode, out, err) == (code, "", words)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_list_archives_and_idx_files_in_one_run(tmp_path: Path) -> None:
@@ -196,10 +237,11 @@ def start(folder: Path, output: Path, *options: str) -> subprocess.Popen[bytes]:
         "engine.BATCH_FILES = 16; journal.PART_ROWS = 1; sys.exit(main(sys.argv[1:]))"
     )
     arguments = ["score", str(folder), "--output", str(output), "--resume", "--processes", "2", *options]
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment(), stderr=subprocess.DEVNULL)
+    with output.with_name("log").open("a") as log:
+        return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment(), stdout=log, stderr=log)
 
 
-def workers(process: subprocess.Popen[bytes]) -> list[int]:
+def workers(process: subprocess.Popen[Any]) -> list[int]:
     with suppress(FileNotFoundError):
         return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     return []
@@ -235,7 +277,8 @@ def test_kills_at_random_moments_lose_no_row_and_write_none_twice(many: Path, tm
     assert _content(output) == _content(whole)
     while any(map(alive, seen)):  # they leave with their parents; the test's own time limit bounds the wait
         pass
-    assert sorted(path.name for path in tmp_path.iterdir()) == [output.name, whole.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", output.name, whole.name]
+    assert "semaphore" not in (tmp_path / "log").read_text()
 
 
 def _rows(state: Path, before: int) -> int:
@@ -265,8 +308,12 @@ def test_an_interrupted_run_says_how_to_go_on(many: Path, tmp_path: Path) -> Non
     process.send_signal(signal.SIGINT)
     assert process.wait() == 130
     entries = list(find([str(folder)]))
-    assert 0 < _rows(state, 0) < len(entries)
+    assert 0 < (kept := _rows(state, 0)) < len(entries)
     assert start(folder, output).wait() == 1
+    log = (tmp_path / "log").read_text()
+    assert "the same command with --resume goes on\ninterrupted\n" in log
+    assert f"{len(entries) - kept:,} files in " in log
+    assert f"after {kept:,} of earlier runs" in log
     assert [row["path"] for row in table(output)] == [entry.name for entry in entries]
 
 

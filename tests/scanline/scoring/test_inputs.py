@@ -128,12 +128,12 @@ def test_a_manifest_gives_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "has the columns None; expected path and label"),
-        ("file,label\n1.png,1\n", r"has the columns \['file', 'label'\]; expected path and label"),
+        ("", "has no columns; expected path and label"),
+        ("file,label\n1.png,1\n", "has the columns file, label; expected path and label"),
         ("path,label\n1.png,1\n2.png,x\n", "line 3 .* has the path '2.png' and the label 'x'"),
         ("path,label\n2.png,10\n", "the label '10'; expected a path, and 0 to 9 or nothing"),
-        ("path,label\n,1\n", "line 2 .* has the path ''"),
-        ("label,path\n1\n", "line 2 .* has the path None"),
+        ("path,label\n,1\n", "line 2 .* has no path and the label '1'"),
+        ("label,path\n1\n", "line 2 .* has no path and the label '1'"),
         ("path\n" + "x" * 200_000, "can't read the manifest .*: field larger than field limit"),
     ],
 )

@@ -92,9 +92,13 @@ def test_a_run_that_did_nothing_leaves_nothing(tmp_path: Path) -> None:
     [
         ([*(f"{n}.png" for n in range(100)), "new.png"], KIND, "the files of the 256 rows .* are no longer the same"),
         ([f"{n}.png" for n in range(99)], KIND, "the files of the 256 rows .* are no longer the same"),
-        ([], Kind("other", None, Columns()), "were made with .*'fake'.*, not .*'other'.*; start again without"),
-        ([], Kind("fake", 0.5, Columns()), "were made with .*; start again without"),
-        ([], Kind("fake", None, Columns(probabilities=True)), "were made with .*; start again without"),
+        ([], Kind("other", None, Columns()), "were made with the model fake, not the model other; start again without"),
+        ([], Kind("fake", 0.5, Columns()), "with no --min-confidence, not --min-confidence 0.5; start again without"),
+        (
+            [],
+            Kind("fake", None, Columns(labels=True, probabilities=True)),
+            "with no labels, no --probabilities, not labels, --probabilities; start again without",
+        ),
     ],
 )
 def test_another_run_is_not_gone_on_with(tmp_path: Path, found: list[str], kind: Kind, words: str) -> None:
