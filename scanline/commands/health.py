@@ -24,6 +24,7 @@ this machine's, at SCANLINE_LISTEN or {DEFAULT}; one with TLS (SCANLINE_TLS_CERT
 HTTP: Final = "http://"
 EVERYWHERE: Final = {"0.0.0.0", "[::]"}  # noqa: S104 - nothing is bound: a server there is asked on loopback
 TIMEOUT: Final = 3.0
+MOST_PORT: Final = 2**16 - 1
 # HealthCheckRequest with no service asks for the whole server; HealthCheckResponse{status: SERVING}.
 WHOLE_SERVER: Final = b""
 SERVING: Final = b"\x08\x01"
@@ -47,8 +48,10 @@ def run(arguments: Sequence[str]) -> int:
         parser.add_argument(option, metavar="PATH", help="PEM file; encrypts as well")
     given = parser.parse_args(arguments)
     encrypt = any((given.tls, given.tls_roots, given.tls_certificate, given.tls_key))
-    target = given.address or _own_server(encrypt=encrypt)
-    if not target.removeprefix(HTTP).rpartition(":")[2].isdigit() or "://" in target.removeprefix(HTTP):
+    target = _own_server(encrypt=encrypt) if given.address is None else given.address
+    port = target.removeprefix(HTTP).rpartition(":")[2]
+    # gRPC would take a port of more than 16 bits for another one
+    if not (port.isdigit() and 1 <= int(port) <= MOST_PORT) or "://" in target.removeprefix(HTTP):
         raise UsageError(f"no address: {target}; it is HOST:PORT, such as {DEFAULT}, or http://HOST:PORT")
     if target.startswith(HTTP):
         if encrypt:

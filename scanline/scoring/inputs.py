@@ -157,7 +157,7 @@ def _listed(folder: str) -> Iterator[tuple[str, bool]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool | None:
-    # a link that leads nowhere is a row with its error; a pipe would be waited for
-    if is_image(entry.name) and (entry.is_file() or entry.is_symlink()):
+    # a link that leads nowhere, or to itself, is a row with its error; a pipe would be waited for
+    if is_image(entry.name) and (entry.is_symlink() or entry.is_file()):
         return False
     return True if entry.is_dir(follow_symlinks=False) else None
