@@ -51,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
     target = _own_server(encrypt=encrypt) if given.address is None else given.address
     port = target.removeprefix(HTTP).rpartition(":")[2]
     # gRPC would take a port of more than 16 bits for another one
-    if not (port.isdigit() and 1 <= int(port) <= MOST_PORT) or "://" in target.removeprefix(HTTP):
+    if not (port.isdecimal() and 1 <= int(port) <= MOST_PORT) or "://" in target.removeprefix(HTTP):
         raise UsageError(f"no address: {target}; it is HOST:PORT, such as {DEFAULT}, or http://HOST:PORT")
     if target.startswith(HTTP):
         if encrypt:
