@@ -7,13 +7,13 @@ decoded. What comes out is upright, opaque, 8 bits a channel, grey ("L") or colo
 from __future__ import annotations
 
 import ctypes
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from itertools import count
 from pathlib import Path
-from struct import error as StructError  # noqa: N812 - as `error` it would be hidden by what except clauses name
 from typing import BinaryIO, Final
 
 import numpy as np
@@ -147,7 +147,17 @@ def _translated() -> Iterator[None]:
         yield
     except Image.DecompressionBombError:  # Pillow's own limit, which the WebP plugin minds before it can be asked
         raise InputError("the image has far more pixels than can be read") from None
-    except (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, StructError, Warning) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        IndexError,
+        KeyError,
+        EOFError,
+        struct.error,
+        Warning,
+    ) as error:
         # What Pillow's plugins raise at damaged content, by its own account in ImageFile.__init__ and Image.open; a
         # warning only where the process turns warnings into errors.
         raise InputError(f"the image is damaged or cut short: {error}") from None

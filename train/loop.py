@@ -173,7 +173,7 @@ def _step(training: state.Training, objective: nn.Module, recipe: Recipe, rows: 
     with torch.autocast(rows.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
         loss: Tensor = objective(rows, labels)
     training.optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    torch.autograd.backward(loss)
     training.optimizer.step()
     training.schedule.step()
     training.loss_sum += loss.detach()

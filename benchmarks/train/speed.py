@@ -12,7 +12,6 @@ conversion to a tensor, one that turns, scales and shifts each image as well (wi
 
 from __future__ import annotations
 
-import random
 import statistics
 import tempfile
 import time
@@ -47,6 +46,7 @@ class PillowDigits(TorchDataset[tuple[Tensor, int]]):
         self.images = [Image.fromarray(image) for image in digits.images.cpu().numpy()]
         self.labels = digits.labels.tolist()
         self.distorted = distorted
+        self.chance = np.random.default_rng(0)
 
     def __len__(self) -> int:
         """The number of digits."""
@@ -56,9 +56,9 @@ class PillowDigits(TorchDataset[tuple[Tensor, int]]):
         """One digit, float32 [28, 28], and its label."""
         image = self.images[index]
         if self.distorted:
-            angle, scale = random.uniform(-13, 13), random.uniform(0.88, 1.12)  # noqa: S311 - how an image is distorted protects nothing
-            move = (random.uniform(-2, 2), random.uniform(-2, 2))  # noqa: S311 - how an image is distorted protects nothing
-            image = image.rotate(angle, Image.Resampling.BILINEAR, translate=(round(move[0]), round(move[1])))
+            angle, scale = self.chance.uniform(-13, 13), self.chance.uniform(0.88, 1.12)
+            right, down = self.chance.integers(-2, 3, 2).tolist()
+            image = image.rotate(angle, Image.Resampling.BILINEAR, translate=(right, down))
             side = round(28 * scale)
             image = image.resize((side, side), Image.Resampling.BILINEAR).crop((0, 0, 28, 28))
         return torch.from_numpy(np.asarray(image, np.float32) / 255), self.labels[index]
@@ -112,7 +112,7 @@ def _stepper(here: processes.Processes, preset: Preset, precision: Precision) ->
         with torch.autocast(here.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             loss: Tensor = objective(rows, labels)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no annotations on Tensor.backward
+        torch.autograd.backward(loss)
         optimizer.step()
 
     return step
