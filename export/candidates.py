@@ -15,7 +15,7 @@ from export.int8 import FULL_RANGE, REDUCED_RANGE, int8
 from export.network import Network
 from scanline.contract import ModelCard
 from scanline.errors import ModelError
-from scanline.model import ORT_ERRORS
+from scanline.model import ORT_ERRORS, reason_of
 from scanline.verify import INT8
 
 FLOAT32: Final = "float32"
@@ -86,5 +86,5 @@ def _ort_format(content: bytes) -> bytes:
         try:
             ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except ORT_ERRORS as error:
-            raise ModelError(f"onnxruntime can't convert it to its own format: {str(error).splitlines()[0]}") from None
+            raise ModelError(f"onnxruntime can't convert it to its own format: {reason_of(error)}") from None
         return path.read_bytes()

@@ -150,10 +150,15 @@ def open_session(
         # no fallback: it prints, and tries the same again
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except (*ORT_ERRORS, UnicodeDecodeError) as error:  # the latter where its own message quotes damaged bytes
-        reason = str(error).splitlines()[0]
         raise ModelError(
-            f"onnxruntime can't load the model {path}: {reason}; it is no ONNX model, or a damaged one: export it again"
+            f"onnxruntime can't load the model {path}: {reason_of(error)}; it is no ONNX model, or a damaged "
+            f"one: export it again"
         ) from None
+
+
+def reason_of(error: Exception) -> str:
+    """Give what onnxruntime says, without the lines that follow; now and then it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def read_card(session: ort.InferenceSession, path: Path) -> ModelCard:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scanline import manifest
 from scanline.contract import CLASSES, INPUT_NAME, OUTPUT_NAME, ROWS, ModelCard, to_network
 from scanline.errors import GateError, InputError, ModelError, ScanlineError, UsageError
-from scanline.model import ORT_ERRORS, STEP_INPUTS, STEP_OUTPUTS, open_session
+from scanline.model import ORT_ERRORS, STEP_INPUTS, STEP_OUTPUTS, open_session, reason_of
 
 GOLDEN: Final = "golden.npz"
 GOLDEN_IMAGES: Final = "images"
@@ -133,7 +133,7 @@ def open_run(
                 return every_row(session, rows)[:, -1]
             logits: NDArray[np.float32] = session.run([OUTPUT_NAME], {INPUT_NAME: rows})[0]
         except ORT_ERRORS as error:
-            raise ModelError(f"{path} can't take {len(rows)} images: {str(error).splitlines()[0]}") from None
+            raise ModelError(f"{path} can't take {len(rows)} images: {reason_of(error)}") from None
         if logits.shape != (len(rows), CLASSES):
             raise ModelError(f"{path} gives logits {logits.shape} for {len(rows)} images")
         return logits
