@@ -76,6 +76,7 @@ class LoopServer(grpc.Server):
         self._work = work
         self._max_calls = settings.max_calls
         self._open = Tally()  # the calls of all services
+        self._asked_for = Tally()  # calls that the core is to hand over, or has, and which are not in `_open` yet
         self._working = 0  # loops that run the model, or are about to see whether they can
         self._stopping = False
         self._lock = threading.Lock()
@@ -121,7 +122,9 @@ class LoopServer(grpc.Server):
 
         def close() -> None:
             shut_down.wait()
-            self._open.wait_until_none()  # the queue must not be closed while somebody may start an operation on it
+            # The queue must not be closed while somebody may start an operation on it: the core would end the process.
+            self._asked_for.wait_until_none()
+            self._open.wait_until_none()
             self._pool.shutdown()
             self._queue.shutdown()
             for loop in self._loops:
@@ -171,14 +174,17 @@ class LoopServer(grpc.Server):
     def _accept_next(self) -> None:
         with self._lock:
             if not self._stopping:
+                self._asked_for.enter()
                 self._server.request_call(self._queue, self._queue, self._accept)
 
     def _accept(self, event: Any) -> None:
         if not event.success:  # the server is shutting down
+            self._asked_for.leave()
             return
         self._accept_next()
         call = LoopCall(event)
         under_way = self._open.enter()
+        self._asked_for.leave()
         if not call.add_callback(self._open.leave):  # another thread has seen its end already
             self._open.leave()
         handler = self._handlers.get(call.method)
