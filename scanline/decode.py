@@ -28,7 +28,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from scanline import files
 from scanline.errors import InputError
 
-# A phone's 50-megapixel photograph passes; its decoded colour picture takes 150 MB.
+# A phone's 50-megapixel photograph passes; Pillow holds its colours in 200 MB, 4 bytes a pixel.
 MAX_PIXELS: Final = 50_000_000
 # A pixel of a WebP file takes this much more memory while it is decoded: libwebp keeps two canvases of its own.
 WEBP_PIXEL: Final = 5 / 3

@@ -188,7 +188,7 @@ class DigitService:
         self.repository = repository
         self._max_images = settings.max_images
         self._max_pixels = settings.max_pixels
-        # A large picture takes three bytes a pixel while it is read: no more at once than there are cores for it.
+        # A large picture takes sizing.BYTES_PER_PIXEL while it is read: no more at once than there are cores for it.
         self._decoding = threading.BoundedSemaphore(settings.instances)
         self.batcher = Batcher(
             max_batch_size=settings.max_batch_size,
