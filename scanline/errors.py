@@ -10,7 +10,7 @@
     │   ├── SlowError             the deadline passed
     │   ├── BusyError             the server was full until the deadline
     │   └── AccessError           the token is missing or wrong
-    ├── ClosedError               a client was used after it was closed
+    ├── ClosedError               a client or a reader was used after it was closed
     ├── UsageError                wrong use or configuration                        exit 2
     │   └── MissingExtraError     a command needs an extra that is not installed
     └── StartError                the server could not start                        exit 3
@@ -80,10 +80,10 @@ class AccessError(ServiceError):
 
 
 class ClosedError(ScanlineError):
-    """A client was used after it was closed."""
+    """A client or a reader was used after it was closed."""
 
-    def __init__(self) -> None:
-        super().__init__("the client is closed; make another one, or close it later")
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the {what} is closed; make another one, or close it later")
 
 
 class UsageError(ScanlineError):

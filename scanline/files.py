@@ -24,6 +24,8 @@ def read(path: str | os.PathLike[str]) -> bytes:
     try:
         with opened(path, buffering=0) as file:  # nothing is read twice
             return content(file)
+    except IsADirectoryError:
+        raise InputError(f"can't read {path}: it is a folder, not a file; `scanline score` reads folders") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise InputError(f"can't read {path}: {getattr(error, 'strerror', None) or error}") from None
     except InputError as error:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scanline import reject
 from scanline.contract import ServedModel, to_network
-from scanline.errors import InputError
+from scanline.errors import ClosedError, InputError
 from scanline.images import Image, Item, items
 from scanline.model import Model
 from scanline.prediction import Prediction, RejectReason, predictions, softmax
@@ -47,7 +47,7 @@ class Reader:
         Raises:
             ModelError: the file is missing, damaged or breaks the contract.
         """
-        self._model = Model(path, threads=threads)
+        self._model: Model | None = Model(path, threads=threads)
         self._min_confidence = min_confidence
 
     def __enter__(self) -> Self:
@@ -59,11 +59,17 @@ class Reader:
         self.close()
 
     def close(self) -> None:
-        """Do nothing, since the model goes with the object; for callers who take a Client as well."""
+        """Let go of the model; later calls, and what is left of a stream, end with ClosedError."""
+        self._model = None
 
     def model(self) -> ServedModel:
-        """Give what a server of the same file says of its model: its version, file and card."""
-        return ServedModel(ONLY_VERSION, self._model.version, self._model.card)
+        """Give what a server of the same file says of its model: its version, file and card.
+
+        Raises:
+            ClosedError: the reader is closed.
+        """
+        model = self._open()
+        return ServedModel(ONLY_VERSION, model.version, model.card)
 
     def classify(self, images: Image | Iterable[Image], *, probabilities: bool = False) -> list[Prediction]:
         """Read the digit in each image.
@@ -79,6 +85,7 @@ class Reader:
 
         Raises:
             InputError: something in `images` is no image at all.
+            ClosedError: the reader is closed.
         """
         return list(self.stream(images, probabilities=probabilities))
 
@@ -90,22 +97,29 @@ class Reader:
         For any number of images in bounded memory: they are taken as they are wanted, BATCH at once. Arguments, order
         and errors are those of `classify`.
         """
+        self._open()  # no image is taken in vain
         # a file is decoded as it is drawn, so that a batch holds 28x28 pixels alone
         taken = map(_taken, items(images))
         while batch := list(islice(taken, BATCH)):
             yield from self._classify(batch, probabilities=probabilities)
 
     def _classify(self, batch: list[Taken | Prediction], *, probabilities: bool) -> list[Prediction]:
+        model = self._open()
         readable = [image for image in batch if not isinstance(image, Prediction)]
         if not readable:
             return [image for image in batch if isinstance(image, Prediction)]
         pixels, own = np.stack([rows for rows, _ in readable]), [reason for _, reason in readable]
-        rows, card = to_network(pixels), self._model.card
-        logits = self._model.run(rows)
+        rows, card = to_network(pixels), model.card
+        logits = model.run(rows)
         shares = softmax(logits, card.temperature)
         reasons = reject.reasons(rows, logits, shares, card, own)
         read = iter(predictions(shares, reasons, probabilities=probabilities))
         return [image if isinstance(image, Prediction) else next(read).held_to(self._min_confidence) for image in batch]
+
+    def _open(self) -> Model:
+        if self._model is None:
+            raise ClosedError("reader")
+        return self._model
 
 
 def _taken(item: Item) -> Taken | Prediction:

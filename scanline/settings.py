@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NoReturn, TypeVar, get_args, get_origin
@@ -127,6 +128,12 @@ def _add(parser: argparse.ArgumentParser, settings: type[Settings], name: str, f
         options["metavar"] = "N" if kinds & {int, float} else "PATH" if Path in kinds else "TEXT"
         options["action"] = "append" if repeated else "store"
     parser.add_argument(flag(name), dest=name, **options)
+
+
+def given(settings: Settings, names: Sequence[str]) -> str:
+    """Name fields as whoever set them may know them: by their flags, and by their variables where these are set."""
+    variables = [found for name in names if (found := variable(type(settings), name)) in os.environ]
+    return ", ".join([*map(flag, names), *variables])
 
 
 def flag(name: str) -> str:

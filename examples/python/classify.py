@@ -13,7 +13,7 @@ from scanline import Client, ScanlineError
 
 
 def main(server: str, *paths: str) -> int:
-    """Print a line a file; 1 if there was no answer."""
+    """Print a line a file; 2 if there is no answer or no such address."""
     try:
         with Client(server, timeout=60) as client:
             for path, answer in zip(paths, client.stream(paths), strict=True):
@@ -25,11 +25,12 @@ def main(server: str, *paths: str) -> int:
                     print(f"{path}: {answer.digit} ({answer.confidence:.1%})")
     except ScanlineError as error:
         print(error, file=sys.stderr)
-        return 1
+        return 2
     return 0
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 3:
-        sys.exit("usage: classify.py HOST:PORT FILE ...")
+        print("usage: classify.py HOST:PORT FILE ...", file=sys.stderr)
+        sys.exit(2)
     sys.exit(main(*sys.argv[1:]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from scanline import AsyncClient, ServiceError
+from scanline import AsyncClient, ScanlineError, ServiceError
 
 
 async def handle(client: AsyncClient, path: str) -> None:
@@ -29,14 +29,20 @@ async def handle(client: AsyncClient, path: str) -> None:
         print(f"{path}: {answer.digit}")
 
 
-async def main(server: str, *paths: str) -> None:
-    """Handle a request for each file, all at the same time."""
-    async with AsyncClient(server) as client, asyncio.TaskGroup() as requests:
-        for path in paths:
-            requests.create_task(handle(client, path))
+async def main(server: str, *paths: str) -> int:
+    """Handle a request for each file, all at the same time; 2 if there is no such address."""
+    try:
+        async with AsyncClient(server) as client, asyncio.TaskGroup() as requests:
+            for path in paths:
+                requests.create_task(handle(client, path))
+    except ScanlineError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 3:
-        sys.exit("usage: tasks.py HOST:PORT FILE ...")
-    asyncio.run(main(*sys.argv[1:]))
+        print("usage: tasks.py HOST:PORT FILE ...", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(asyncio.run(main(*sys.argv[1:])))

@@ -71,7 +71,7 @@ class Call(Generic[Response]):
         try:
             self._running = self._send(self._started + self._line.timeout - time.monotonic())
         except ValueError:
-            self._fail(ClosedError())
+            self._fail(ClosedError("client"))
             return
         self._running.add_done_callback(self._judge)
 
@@ -83,7 +83,7 @@ class Call(Generic[Response]):
             if self.answer.set_running_or_notify_cancel():
                 self.answer.set_result(running.result())
         elif self._line.closed.is_set():
-            self._fail(ClosedError())
+            self._fail(ClosedError("client"))
         elif (pause := self._pause(code, running.trailing_metadata())) is None:
             self._fail(translate(code, running.details() or "", self._line))
         else:

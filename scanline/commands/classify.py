@@ -14,7 +14,6 @@ from rich.text import Text
 
 from scanline.commands.engine import EngineSettings, engine
 from scanline.console import out
-from scanline.errors import UsageError
 from scanline.images import pages
 from scanline.prediction import Prediction, printable
 from scanline.settings import POSITIONAL
@@ -37,9 +36,6 @@ class Settings(EngineSettings):
 
 def run(settings: Settings) -> int:
     """Print an answer for each file; 1 if one of them could not be read."""
-    for file in settings.files:
-        if file.is_dir():
-            raise UsageError(f"{file} is a folder; `scanline score {file} --output digits.csv` reads folders")
     with engine(settings) as reader:
         images = [page for file in settings.files for page in pages(file)]
         predictions = reader.classify([image for _, image in images], probabilities=settings.json_)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from scanline.errors import InputError, UsageError
-from scanline.settings import Settings, flag, variable
+from scanline.settings import Settings, given
 
 if TYPE_CHECKING:
     from scanline.client import Client
@@ -56,9 +55,7 @@ class EngineSettings(Settings):
             raise ValueError("--model and --server exclude each other: a server answers with its own model")
         calling = [name for name in CALL_OPTIONS if name in self.model_fields_set and getattr(self, name)]
         if self.server is None and calling:
-            variables = [name for option in calling if (name := variable(type(self), option)) in os.environ]
-            given = ", ".join([*map(flag, calling), *variables])
-            raise ValueError(f"{given} without --server: they say how a server is called, and none is named")
+            raise ValueError(f"{given(self, calling)} without --server: no server is named to be called that way")
         return self
 
 

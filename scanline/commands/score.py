@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 from rich.table import Table
 
@@ -29,7 +29,7 @@ from scanline.scoring.journal import Kind, journal, partial_folder
 from scanline.scoring.rows import Columns
 from scanline.scoring.score import score
 from scanline.scoring.tally import Tally, accuracy
-from scanline.settings import POSITIONAL
+from scanline.settings import POSITIONAL, given
 
 
 class Settings(EngineSettings):
@@ -63,6 +63,15 @@ class Settings(EngineSettings):
         if value.suffix not in formats.FORMATS:
             raise ValueError(f"should end in {', '.join(formats.FORMATS)}")
         return value
+
+    @model_validator(mode="after")
+    def _has_one_engine(self) -> Self:
+        if self.engine == "ray" and self.server is not None:
+            raise ValueError("--engine ray and --server exclude each other: either a cluster reads or a server does")
+        if "processes" in self.model_fields_set and (self.engine == "ray" or self.server is not None):
+            other = "--engine ray" if self.server is None else "--server"
+            raise ValueError(f"{given(self, ['processes'])} with {other}: only the local engine starts processes")
+        return self
 
 
 def run(settings: Settings) -> int:
@@ -102,9 +111,6 @@ def run(settings: Settings) -> int:
 @contextmanager
 def _engine(settings: Settings) -> Iterator[Engine]:
     if settings.server is not None:
-        if settings.engine == "ray":
-            raise UsageError("--engine ray and --server exclude each other: either a cluster reads or a server does")
-
         from scanline.client import Client
         from scanline.scoring.remote import Remote
 

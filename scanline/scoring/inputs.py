@@ -36,14 +36,12 @@ def find(paths: Iterable[str]) -> Iterator[Entry]:
             ``scans/*/page-[0-9].png`` or ``scans/**``. A file that is named is taken as it is, whatever its suffix.
 
     Raises:
-        UsageError: there is nothing of that name, it is a pipe or a device, or a manifest is malformed.
+        UsageError: there is nothing of that name, it is a pipe or a device, or a manifest or a list is malformed.
         ScanlineError: there is no disk to sort the names of a large folder on.
     """
     for path in paths:
         if path == STANDARD_INPUT:
-            for line in sys.stdin.buffer:
-                if name := os.fsdecode(line.rstrip(b"\n")):
-                    yield from _named(name)
+            yield from _list()
         elif os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113 - as _named
             raise UsageError(f"{path} is a pipe, a socket or a device; expected a file, a folder, or - for a list")
         elif os.path.lexists(path):
@@ -71,6 +69,18 @@ def count(paths: Sequence[str]) -> int | None:
 def is_manifest(path: str) -> bool:
     """Tell whether an argument is a CSV file of paths and labels."""
     return path.lower().endswith(MANIFEST_SUFFIX) and not Path(path).is_dir()
+
+
+def _list() -> Iterator[Entry]:
+    """Give what standard input names, a line each."""
+    for line in sys.stdin.buffer:
+        if b"\0" in line:
+            raise UsageError(
+                "the list on standard input has null characters; expected a path a line, "
+                "as `find` prints them without -print0"
+            )
+        if name := os.fsdecode(line.rstrip(b"\n")):
+            yield from _named(name)
 
 
 def _named(path: str) -> Iterator[Entry]:
@@ -157,7 +167,7 @@ def _listed(folder: str) -> Iterator[tuple[str, bool]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool | None:
-    # a link that leads nowhere, or to itself, is a row with its error; a pipe would be waited for
-    if is_image(entry.name) and (entry.is_symlink() or entry.is_file()):
-        return False
-    return True if entry.is_dir(follow_symlinks=False) else None
+    if entry.is_dir(follow_symlinks=False):
+        return True
+    # a link that leads nowhere, or to itself, and a pipe are rows with their errors
+    return False if is_image(entry.name) else None

@@ -71,8 +71,17 @@ def test_python_says_what_is_rejected(server: Server, name: str, tmp_path: Path)
 @pytest.mark.parametrize("name", ["classify.py", "tasks.py"])
 def test_python_without_arguments_says_what_to_give(name: str) -> None:
     done = run(sys.executable, ROOT / "examples" / "python" / name)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr == f"usage: {name} HOST:PORT FILE ...\n"
+
+
+@pytest.mark.parametrize("name", ["classify.py", "tasks.py"])
+@pytest.mark.parametrize("address", ["localhost", "localhost:99999"])
+def test_python_with_no_address_is_one_line(name: str, address: str) -> None:
+    done = run(sys.executable, ROOT / "examples" / "python" / name, address, SAMPLES[0])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"'{address}' is no address: expected HOST:PORT")
+    assert done.stderr.count("\n") == 1
 
 
 def test_node(server: Server, node_example: Path, tmp_path: Path) -> None:

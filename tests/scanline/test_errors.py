@@ -15,7 +15,7 @@ from scanline import errors
         errors.InputError("no image"),
         errors.UnreachableError("nobody there", "UNAVAILABLE"),
         errors.ServiceError("refused", "INVALID_ARGUMENT"),
-        errors.ClosedError(),
+        errors.ClosedError("client"),
         errors.MissingExtraError("`scanline train`", "train", "torch"),
     ],
     ids=lambda error: type(error).__name__,

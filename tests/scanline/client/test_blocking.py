@@ -162,18 +162,27 @@ def test_threads_share_a_client(client: Client, reader: Reader, pixels: NDArray[
     assert [answer.digit for [answer] in answers] == [answer.digit for answer in reader.classify(pixels)]
 
 
-def test_a_closed_client_says_so(server: Server, pixels: NDArray[np.uint8]) -> None:
-    closed = Client(server.address)
-    stream = closed.stream(itertools.cycle(pixels))
-    next(stream)
-    closed.close()
-    closed.close()
+def test_what_is_closed_says_so(server: Server, pixels: NDArray[np.uint8]) -> None:
+    for closed, words in ((Client(server.address), "the client is closed"), (Reader(), "the reader is closed")):
+        stream = closed.stream(itertools.cycle(pixels))
+        next(stream)
+        closed.close()
+        closed.close()
+        with pytest.raises(ClosedError):
+            list(stream)
+        with pytest.raises(ClosedError, match=words):
+            closed.classify(pixels)
+        with pytest.raises(ClosedError):
+            closed.model()
+
+
+def test_a_closed_reader_takes_no_image(pixels: NDArray[np.uint8]) -> None:
+    given = iter(pixels)
+    with Reader() as closed:
+        pass
     with pytest.raises(ClosedError):
-        list(stream)
-    with pytest.raises(ClosedError, match="the client is closed"):
-        closed.classify(pixels)
-    with pytest.raises(ClosedError):
-        closed.model()
+        closed.classify(given)
+    assert len(list(given)) == len(pixels)
 
 
 @pytest.mark.parametrize(

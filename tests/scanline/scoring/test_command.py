@@ -175,6 +175,17 @@ def test_an_empty_list_replaces_no_table(tmp_path: Path) -> None:
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("out.csv", "old")]
 
 
+def test_a_list_with_null_characters_is_refused(scans: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    result = command("-", "--output", output, given="\0".join(str(file) for file in samples.files()) + "\0")
+    assert result.returncode == 2
+    assert result.stderr == (
+        "error: the list on standard input has null characters; expected a path a line, "
+        "as `find` prints them without -print0\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["scans"]
+
+
 @pytest.mark.parametrize(
     ("number", "code", "words"),
     [(signal.SIGINT, 130, "no row is kept yet\ninterrupted\n"), (signal.SIGTERM, 143, "no row is kept yet\n")],
@@ -328,6 +339,17 @@ def test_an_interrupted_run_says_how_to_go_on(many: Path, tmp_path: Path) -> Non
         (["{scans}", "--output", "{out}/o.csv", "--model", "m", "--server", "s:1"], 2, "exclude each other"),
         (["{scans}", "--output", "{out}/o.csv", "--model", "{out}/m.onnx"], 1, "no such model: {out}/m.onnx"),
         (["{scans}", "--output", "{out}/o.csv", "--tls-roots", "r"], 2, "--tls-roots without --server"),
+        (
+            ["{scans}", "--output", "{out}/o.csv", "--server", "s:1", "--processes", "2"],
+            2,
+            "error: --processes with --server: only the local engine starts processes",
+        ),
+        (
+            ["{scans}", "--output", "{out}/o.csv", "--engine", "ray", "--processes", "2"],
+            2,
+            "error: --processes with --engine ray: only the local engine starts processes",
+        ),
+        (["{scans}", "--output", "{out}/o.csv", "--engine", "ray", "--server", "s:1"], 2, "exclude each other"),
         (["", "--output", "{out}/o.csv"], 2, "argument PATH: expected a value, not ''"),
         (["/dev/null", "--output", "{out}/o.csv"], 2, "/dev/null is a pipe, a socket or a device"),
         (["{scans}", "--output", "{out}/o.csv", "--processes", "0"], 2, "--processes should be greater than or equal"),
@@ -346,6 +368,9 @@ def test_an_interrupted_run_says_how_to_go_on(many: Path, tmp_path: Path) -> Non
         "both engines",
         "no model",
         "TLS with no server",
+        "processes with a server",
+        "processes with Ray",
+        "Ray and a server",
         "an empty name",
         "a device",
         "0",

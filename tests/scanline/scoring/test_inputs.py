@@ -56,7 +56,7 @@ def test_folders_are_gone_through_in_order(tmp_path: Path) -> None:
     (tmp_path / "lost.png").symlink_to("nowhere")
     (tmp_path / "loop").symlink_to(tmp_path)
     (tmp_path / "own.png").symlink_to("own.png")  # which can't be asked what it is
-    expected = ["A.png", "lost.png", "own.png", "z.png", "a.d/x.jpeg", "b/10.JPG", "b/2.png", "b/a/1.bmp"]
+    expected = ["A.png", "lost.png", "own.png", "pipe.png", "z.png", "a.d/x.jpeg", "b/10.JPG", "b/2.png", "b/a/1.bmp"]
     assert names(tmp_path, tmp_path) == expected
     again = [tmp_path / "b", tmp_path / "A.png", tmp_path / "c.gif"]
     assert names(tmp_path, *again) == ["b/10.JPG", "b/2.png", "b/a/1.bmp", "A.png", "c.gif"]
