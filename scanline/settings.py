@@ -118,7 +118,7 @@ def _add(parser: argparse.ArgumentParser, settings: type[Settings], name: str, f
         parser.add_argument(name, **options)
         return
     value = None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
-    default = "required; " if field.is_required() else "" if value is None else f"default: {_show(value)}; "
+    default = "required; " if field.is_required() else "" if value in (None, ()) else f"default: {_show(value)}; "
     options["help"] = f"{field.description} ({default}{variable(settings, name)})"
     if field.annotation is bool:
         options["action"] = argparse.BooleanOptionalAction

@@ -37,6 +37,7 @@ def test_every_command_explains_itself(name: str) -> None:
     assert result.returncode == 0, result.stderr
     assert f"usage: scanline {name}" in result.stdout
     assert "Undefined" not in result.stdout
+    assert "default: ;" not in " ".join(result.stdout.split())
 
 
 def test_an_unknown_command_is_wrong_use() -> None:
