@@ -14,7 +14,6 @@ it gains.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +78,8 @@ class LoopServer(grpc.Server):
         self._asked_for = Tally()  # calls that the core is to hand over, or has, and which are not in `_open` yet
         self._working = 0  # loops that run the model, or are about to see whether they can
         self._stopping = False
+        # Never set: to wait for it is to rest. time.sleep fails under libfaketime, and an error would end the thread.
+        self._never = threading.Event()
         self._lock = threading.Lock()
         self._handlers: dict[str, Any] = {}  # grpc.RpcMethodHandler, of which its stubs don't know all that we use
         self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="call")
@@ -167,7 +168,7 @@ class LoopServer(grpc.Server):
         if more_waits:
             return AT_ONCE
         if all_others_work:
-            time.sleep(NAP)
+            self._never.wait(NAP)
             return AT_ONCE
         return AS_LONG_AS_IT_TAKES
 

@@ -76,7 +76,8 @@ class BesetServer(ServerProcess):
         self._drain.join(PATIENCE)
         assert self.events[-1]["event"] == "stopped"
         assert self.events[-1]["finished"], "a call that is over still counts as running"
-        assert [event for event in self.events if event["level"] == "error"] == []
+        errors = [event for event in self.events if event["level"] == "error"]
+        assert errors == [], errors
 
     def kill(self) -> None:
         """End the server, whatever became of it."""
