@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from scanline.settings import POSITIONAL
+from scanline.settings import POSITIONAL, OutputFolder
 from scanline.settings import Settings as BaseSettings
 
 
@@ -17,7 +17,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SCANLINE_EXPORT_")
 
     run: Path = Field(description="the run's folder, such as runs/edge", json_schema_extra={POSITIONAL: True})
-    out: Path = Field(description="the folder to write, such as artifacts/edge; an earlier export there is replaced")
+    out: OutputFolder = Field(
+        description="the folder to write, such as artifacts/edge; an earlier export there is replaced"
+    )
     data_dir: Path | None = Field(
         default=None,
         validation_alias="SCANLINE_DATA",

@@ -55,6 +55,8 @@ REFUSED: Final = (
     ("SVG", 0, b"<svg"),
 )
 SIGNATURE_BYTES: Final = 12
+# What Pillow lets through, or hands on as a SyntaxError, where bytes are missing. Their words tell nobody anything.
+PYTHONS_OWN: Final = (TypeError, IndexError, KeyError, struct.error)
 
 # What is wrong with a file is its error. libtiff would say it on the process's stderr as well, and Pillow warn of tags
 # that nobody asked for, in the middle of a table or a server's log.
@@ -113,6 +115,7 @@ def page_count(source: bytes | str) -> int:
                 try:
                     image.seek(sound)
                 except EOFError:
+                    _check_end(image)
                     break
     except InputError:
         return sound + 1
@@ -147,20 +150,11 @@ def _translated() -> Iterator[None]:
         yield
     except Image.DecompressionBombError:  # Pillow's own limit, which the WebP plugin minds before it can be asked
         raise InputError("the image has far more pixels than can be read") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        IndexError,
-        KeyError,
-        EOFError,
-        struct.error,
-        Warning,
-    ) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, Warning, *PYTHONS_OWN) as error:
         # What Pillow's plugins raise at damaged content, by its own account in ImageFile.__init__ and Image.open; a
         # warning only where the process turns warnings into errors.
-        raise InputError(f"the image is damaged or cut short: {error}") from None
+        words = "" if isinstance(error.__cause__ or error, PYTHONS_OWN) else f": {error}"
+        raise InputError(f"the image is damaged or cut short{words}") from None
 
 
 def _open(source: bytes | Path | BinaryIO) -> Image.Image:
@@ -178,11 +172,19 @@ def _open(source: bytes | Path | BinaryIO) -> Image.Image:
 
 
 def _single(image: Image.Image) -> Image.Image:
-    if isinstance(image, TiffImageFile) and image.is_animated:  # its first page says so: they are not counted
-        raise InputError(
-            "the TIFF file has several pages; give each as an image of its own, as scanline.images.pages does"
-        )
+    if isinstance(image, TiffImageFile):
+        if image.is_animated:  # its first page says so: they are not counted
+            raise InputError(
+                "the TIFF file has several pages; give each as an image of its own, as scanline.images.pages does"
+            )
+        _check_end(image)
     return image
+
+
+def _check_end(image: TiffImageFile) -> None:
+    """Check that the page which was reached last says that none follows; Pillow takes a cut file's for the last."""
+    if image.tag_v2.next != 0:
+        raise InputError("the image is damaged or cut short: its list of pages has no end")
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:

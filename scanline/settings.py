@@ -13,9 +13,9 @@ import inspect
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -23,6 +23,16 @@ from scanline.errors import UsageError
 
 ENVIRONMENT_PREFIX: Final = "SCANLINE_"
 POSITIONAL: Final = "positional"
+
+
+def _no_file(path: Path) -> Path:
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise ValueError("is a file or lies in one; expected a folder")
+    return path
+
+
+OutputFolder = Annotated[Path, AfterValidator(_no_file)]  # there or still to be made
 
 
 class Settings(BaseSettings):
@@ -118,7 +128,7 @@ def _add(parser: argparse.ArgumentParser, settings: type[Settings], name: str, f
         parser.add_argument(name, **options)
         return
     value = None if field.is_required() else field.get_default(call_default_factory=True, validated_data={})
-    default = "required; " if field.is_required() else "" if value is None else f"default: {_show(value)}; "
+    default = "required; " if field.is_required() else "" if value in (None, ()) else f"default: {_show(value)}; "
     options["help"] = f"{field.description} ({default}{variable(settings, name)})"
     if field.annotation is bool:
         options["action"] = argparse.BooleanOptionalAction

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from scanline.settings import OutputFolder
 from scanline.settings import Settings as BaseSettings
 
 
@@ -26,7 +27,7 @@ class Settings(BaseSettings):
     data_dir: Path | None = Field(
         None, validation_alias="SCANLINE_DATA", description="the folder of MNIST's four files, else they are downloaded"
     )
-    out: Path = Field(description="the run's folder, such as runs/edge")
+    out: OutputFolder = Field(description="the run's folder, such as runs/edge")
     resume: bool = Field(False, description="go on with the interrupted run in --out, with the options it began with")
     trial: bool = Field(False, description="measure on the validation split and leave the test set alone")
     calibrated_by: Path | None = Field(

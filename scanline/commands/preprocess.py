@@ -14,7 +14,7 @@ from pydantic_settings import SettingsConfigDict
 from scanline.console import out
 from scanline.errors import InputError, UsageError
 from scanline.preprocess import steps
-from scanline.settings import POSITIONAL
+from scanline.settings import POSITIONAL, OutputFolder
 from scanline.settings import Settings as BaseSettings
 
 PANEL: Final = 280
@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SCANLINE_PREPROCESS_")
 
     file: Path = Field(description="a PNG, JPEG, BMP, TIFF or WebP file", json_schema_extra={POSITIONAL: True})
-    out: Path = Field(description="the folder to write the picture to")
+    out: OutputFolder = Field(description="the folder to write the picture to")
 
 
 def run(settings: Settings) -> int:
@@ -54,6 +54,8 @@ def run(settings: Settings) -> int:
         ImageDraw.Draw(sheet).text((left, MARGIN // 2), f"{title}, {width}x{height}", fill=TEXT)
         sheet.paste(_panel(pixels), (left, 2 * MARGIN))
     target = settings.out / f"{settings.file.stem}-steps.png"
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder; the picture would have its name")
     partial = target.with_name(f"{target.name}.partial")
     try:
         settings.out.mkdir(parents=True, exist_ok=True)

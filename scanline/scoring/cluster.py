@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -56,6 +57,8 @@ class Cluster:
             raise MissingExtraError("--engine ray", "ray", error.name or "") from None
         self.version = load().model().file
         self._read = _Read(pickle.dumps(load), self.version, probabilities)
+        # Ray 2.60 warns of max_retries and has nothing in its place; pyproject.toml keeps out 2.64, which won't take it
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated", DeprecationWarning)
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         try:
             ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,7 @@ def test_every_command_explains_itself(name: str) -> None:
     assert result.returncode == 0, result.stderr
     assert f"usage: scanline {name}" in result.stdout
     assert "Undefined" not in result.stdout
+    assert "default: ;" not in " ".join(result.stdout.split())
 
 
 def test_an_unknown_command_is_wrong_use() -> None:
@@ -69,6 +71,17 @@ def test_health_of_what_is_no_address_is_wrong_use(given: str) -> None:
     result = command("health", given)
     assert result.returncode == 2
     assert f"no address: {given}; it is HOST:PORT" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["train"], ["export", "run"], ["preprocess", "seven.png"]], ids=lambda words: words[0]
+)
+@pytest.mark.parametrize("place", ["file", "file/sub", "file/sub/more"])
+def test_a_folder_to_write_is_no_file(tmp_path: Path, words: list[str], place: str) -> None:
+    (tmp_path / "file").touch()
+    result = command(*words, "--out", str(tmp_path / place))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (f"error: --out is a file or lies in one; expected a folder, not '{tmp_path / place}'\n")
 
 
 def test_another_command_s_variable_is_no_mistake() -> None:

@@ -233,7 +233,16 @@ def test_a_compressed_text_bomb_is_refused() -> None:
 def test_a_file_cut_short_is_an_error(form: str) -> None:
     content = saved(DARK_ON_LIGHT, form)
     for length in range(12, int(len(content) * 0.9), 7):
-        with pytest.raises(InputError, match="the image is damaged or cut short"):
+        with pytest.raises(InputError, match="the image is damaged or cut short") as error:
+            decode(content[:length])
+        assert "unpack" not in str(error.value)  # Python's own words would tell nobody anything
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # as outside of tests, where scanline.decode sees to it
+def test_a_tiff_that_does_not_say_whether_a_page_follows_is_cut_short() -> None:
+    content = saved(DARK_ON_LIGHT, "TIFF", compression="tiff_lzw")  # which libtiff ends with that
+    for length in range(len(content) - 4, len(content)):
+        with pytest.raises(InputError, match="the image is damaged or cut short: its list of pages has no end"):
             decode(content[:length])
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scanline import images
+from scanline import Reader, images
 from scanline.errors import InputError
 from scanline.images import items, pages
 from scanline.preprocess import to_rows
@@ -203,6 +203,20 @@ def test_the_pages_before_the_damage_are_read(tmp_path: Path) -> None:
     assert name == f"{path}[3]"
     assert next(items(third)).error is not None
     assert str(next(items(third)).error).startswith("the image is damaged or cut short")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # as outside of tests, where scanline.decode sees to it
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_no_page_is_lost_in_silence_wherever_the_file_is_cut(tmp_path: Path, compression: str) -> None:
+    path, buffer = tmp_path / "scan.tif", BytesIO()
+    small = [sheet.resize((6, 8)) for sheet in SHEETS]
+    small[0].save(buffer, "TIFF", save_all=True, append_images=small[1:], compression=compression)
+    content = buffer.getvalue()
+    with Reader() as reader:
+        for length in range(len(content) + 1):
+            path.write_bytes(content[:length])
+            answers = reader.classify(image for _, image in pages(path))
+            assert len(answers) == len(SHEETS) or answers[-1].error
 
 
 @pytest.mark.parametrize("content", [book(SHEETS[0]), b"", b"II*\0", b"no TIFF", CONTENT])

@@ -270,12 +270,13 @@ def test_steps_of_a_blank_page_say_that_there_is_no_ink(tmp_path: Path) -> None:
     [
         ("none.png", "new", 1, "can't read none.png"),
         (__file__, "new", 1, f"{__file__}: the file's format can't be read"),
-        (str(files()[0]), "file/new", 2, "can't write to --out"),
+        (str(files()[0]), "taken", 2, "-steps.png is a folder; the picture would have its name"),
     ],
 )
 def test_steps_that_cannot_be_shown_say_why(tmp_path: Path, file: str, out: str, code: int, words: str) -> None:
-    (tmp_path / "file").touch()
+    (tmp_path / "taken" / f"{files()[0].stem}-steps.png").mkdir(parents=True)
     line = [sys.executable, "-m", "scanline", "preprocess", file, "--out", str(tmp_path / out)]
     result = subprocess.run(line, capture_output=True, text=True, check=False)
     assert result.returncode == code
     assert words in result.stderr
+    assert not list(tmp_path.rglob("*.partial"))

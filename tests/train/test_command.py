@@ -120,7 +120,7 @@ def test_wrong_options_are_refused_at_once(
 def test_an_out_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run").write_text("notes")
     assert train(tmp_path / "run") == 2
-    assert "it can't be written to: File exists" in capsys.readouterr().err
+    assert "--out is a file or lies in one; expected a folder" in capsys.readouterr().err
     assert (tmp_path / "run").read_text() == "notes"
 
 

@@ -92,6 +92,7 @@ def test_the_same_rows_as_the_local_engine(cluster: TwoNodes, tmp_path: Path) ->
         _, said = run.communicate()
         assert run.returncode == 1, said
         assert "1 of 15 files could not be read" in said
+        assert "Warning" not in said
     assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
 
 
