@@ -107,6 +107,9 @@ def _try(python: str, version: str, elsewhere: Path) -> None:
     place = _run(python, "-c", "import scanline; print(scanline.__file__)", folder=elsewhere)
     if not place.startswith(str(elsewhere)):
         _fail(f"the installed package is not the one that is used: {place}")
+    for name in ("edge", "accurate"):
+        _run(scanline, "verify", name, folder=elsewhere)
+    _say("models in the wheel", "edge and accurate compute their golden vectors")
     shown = _run(scanline, "demo", folder=elsewhere).splitlines()
     _say("demo from the wheel", next(line for line in shown if "read right" in line).strip())
 

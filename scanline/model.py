@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from scanline.contract import CLASSES, COLUMNS, INPUT_NAME, OUTPUT_NAME, ROWS, M
 from scanline.errors import ModelError
 
 SHIPPED: Final = Path(__file__).parent / "models"
+NAMED: Final = {"edge": SHIPPED, "accurate": SHIPPED / "accurate"}  # what ships, by the presets' names
 # What `--model FOLDER` takes, the best first: the int8 file gives the same digits in about half the time.
 MODEL_FILES: Final = ("digits.int8.onnx", "digits.onnx")
 STEP_FILE: Final = "digits.step.onnx"
@@ -53,8 +55,8 @@ class Model:
         """Open a model file.
 
         Args:
-            path: the file, or a folder of exported files, of which the best is taken; None for the model that ships
-                with the package.
+            path: the file; a folder of exported files, of which the best is taken; ``edge`` or ``accurate`` for one of
+                the models that ship; None for ``edge``.
             threads: how many threads one `run` may use. With 1, none but the caller's.
 
         Raises:
@@ -112,20 +114,33 @@ class StepModel:
 
 
 def find(path: str | Path | None) -> Path:
-    """Give the model file that a path means: itself, the best in a folder, or the shipped one for None.
+    """Give the model file that a path means: itself, or the best in a folder, after `place_of`.
 
     Raises:
         ModelError: there is none.
     """
-    place = SHIPPED if path is None else Path(path)
+    place = place_of(path)
     if place.is_dir():
         for name in MODEL_FILES:
             if (place / name).is_file():
                 return place / name
         raise ModelError(f"no model in the folder {place}: expected {' or '.join(MODEL_FILES)}")
     if not place.is_file():
-        raise ModelError(f"no such model: {place}; expected an .onnx file or a folder that `scanline export` wrote")
+        raise ModelError(
+            f"no such model: {place}; expected an .onnx file, a folder that `scanline export` wrote, or the name of a "
+            f"model that ships: {' or '.join(NAMED)}"
+        )
     return place
+
+
+def place_of(path: str | Path | None) -> Path:
+    """Give the file or folder that a path means: itself, or the folder of a model that ships, for its name or None.
+
+    What lies in the working directory under such a name goes before what ships.
+    """
+    if path is None:
+        return SHIPPED
+    return Path(path) if os.path.lexists(path) else NAMED.get(str(path), Path(path))
 
 
 def open_session(

@@ -40,7 +40,7 @@ class Reader:
         """Load a model.
 
         Args:
-            path: a model file or a folder of exported files; None for the model that ships with the package.
+            path: a model file, a folder of exported files, or ``edge`` or ``accurate``, which ship; None for ``edge``.
             threads: how many threads one batch may use.
             min_confidence: answers of less confidence, 0 to 1, are rejected; None for the bound in the model's card.
 

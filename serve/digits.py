@@ -85,20 +85,24 @@ class Digits(DigitsServicer):
     def _respond(self, message: pb.ClassifyRequest, pending: Pending) -> pb.ClassifyResponse:
         """Turn answers into a message, with all ten probabilities of each image if they were asked for."""
         answers = pending.result()
+        shares = answers.probabilities
+        rows: list[list[float]] = shares.tolist() if message.probabilities else [[]] * len(shares)
+        digits, confidences = shares.argmax(axis=1).tolist(), shares.max(axis=1).tolist()
+        answered = zip(digits, confidences, answers.reasons, rows, strict=True)
         response = pb.ClassifyResponse(model_version=pending.version.name)
         add = response.predictions.add
-        digits = answers.probabilities.argmax(axis=1).tolist()
-        answered = zip(answers.probabilities.tolist(), digits, answers.reasons, strict=True)
         for error in answers.errors:
             if error is not None:
                 add(digit=-1, error=error)
                 continue
-            row, digit, reason = next(answered)
-            prediction = add(digit=digit, confidence=row[digit])
+            digit, confidence, reason, row = next(answered)
+            prediction = add()  # with arguments it takes a third longer
+            prediction.digit = digit
+            prediction.confidence = confidence
             if reason is not None:
                 prediction.rejected = True
                 prediction.reason = REASONS[reason]
-            if message.probabilities:
+            if row:
                 prediction.probabilities.extend(row)
         return response
 

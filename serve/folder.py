@@ -50,11 +50,11 @@ class Policy:
         return self.latest is None or served < self.latest
 
 
-def holds_versions(source: Path | None) -> bool:
+def holds_versions(source: Path) -> bool:
     """Say whether a place is a folder of versions, rather than a model file or an exported folder."""
     from scanline.model import MODEL_FILES  # brings onnxruntime, which the settings and a supervisor do without
 
-    if source is None or not source.is_dir() or any((source / name).is_file() for name in MODEL_FILES):
+    if not source.is_dir() or any((source / name).is_file() for name in MODEL_FILES):
         return False
     return any(_NUMBER.fullmatch(entry.name) for entry in source.iterdir())
 

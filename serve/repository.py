@@ -1,10 +1,10 @@
 """The versions of the model that are served: loaded, proved, replaced while calls go on.
 
-`--model` is a file or an exported folder, which has one version; or a folder MODELS of exported folders MODELS/1,
-MODELS/2 and so on, which is looked at again and again. A version that comes is served once its files are those of its
-manifest, its card fits and its golden vectors come out right on this machine; one that fails is refused, and what was
-served before goes on. Looking is done by asking, not by the kernel's notices (inotify), which do not come from network
-file systems and mounted volumes.
+`--model` is a file, an exported folder or the name of a model that ships, which has one version; or a folder MODELS of
+exported folders MODELS/1, MODELS/2 and so on, which is looked at again and again. A version that comes is served once
+its files are those of its manifest, its card fits and its golden vectors come out right on this machine; one that fails
+is refused, and what was served before goes on. Looking is done by asking, not by the kernel's notices (inotify), which
+do not come from network file systems and mounted volumes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scanline import reject, verify
 from scanline.contract import CLASSES, COLUMNS, ROWS, ModelCard
 from scanline.errors import ModelError
-from scanline.model import STEP_FILE, Model, StepModel, find
+from scanline.model import STEP_FILE, Model, StepModel, find, place_of
 from scanline.prediction import softmax
 from serve.errors import CallError, NotAvailableError, NotFoundError, NotReadyError
 from serve.folder import ONLY, Policy, Stamp, holds_versions, stamp_of, versions_in
@@ -98,7 +98,8 @@ class Repository:
             ModelError: nothing can be served.
         """
         self._settings = settings
-        self._source = settings.model
+        # absolute, so that what a name meant at the start is served to the end
+        self._source = place_of(settings.model).absolute()
         self._policy = Policy.parse(settings.model_versions)
         self._statistics = statistics
         self.when_changed: Callable[[], None] = lambda: None
@@ -206,7 +207,7 @@ class Repository:
             self._watcher.join()
 
     def _look(self) -> dict[int, Stamp]:
-        if self._source is not None and self._is_watched:
+        if self._is_watched:
             return versions_in(self._source)
         return {ONLY: stamp_of(find(self._source))}
 
@@ -261,7 +262,7 @@ class Repository:
             ModelError: it can't be used.
             GateError: its numbers come out wrong on this machine.
         """
-        in_folder = self._source / str(number) if self._source is not None and self._is_watched else self._source
+        in_folder = self._source / str(number) if self._is_watched else self._source
         model = Model(in_folder, threads=self._settings.model_threads)
         step_file = model.path.with_name(STEP_FILE)
         steps = StepModel(step_file) if step_file.is_file() else None

@@ -28,7 +28,9 @@ class ServeSettings(Settings):
     """
 
     model: Path | None = Field(
-        None, description="model file, exported folder, or folder of versions 1, 2, ...; without it, the one that ships"
+        None,
+        description="model file, exported folder, folder of versions 1, 2, ..., or edge or accurate, which ship; "
+        "without it, edge",
     )
     model_versions: str = Field(
         "latest:1", description="which versions of a folder are served: latest:N, all, or numbers such as 3,5"

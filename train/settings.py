@@ -19,7 +19,7 @@ class Settings(BaseSettings):
 
     preset: Literal["seed", "edge", "accurate"] = Field(
         "edge",
-        description="the network and its recipe: the tutorial's, the small one that ships, or one with convolutions",
+        description="the network and its recipe: the tutorial's, the small one, or one with convolutions",
     )
     data: tuple[str, ...] = Field(
         ("mnist",), description="mnist, uci, or folder:PATH for PATH/<label>/*.png; give it again to join several"

@@ -33,7 +33,7 @@ from scanline.verify import Run, instruction_set, open_run
 from train.model import DigitLSTM
 from train.recipe import PRESETS
 
-ARCHITECTURES: Final = {name: PRESETS[name].architecture for name in ("seed", "edge")}
+ARCHITECTURES: Final = {name: PRESETS[name].architecture for name in ("seed", "edge", "accurate")}
 PLAIN: Final = "plain export"
 BATCHES: Final = (1, 8, 64, 256)
 THREADS: Final = (1, 2)
@@ -41,7 +41,7 @@ TURN_SECONDS: Final = 0.02
 
 
 def main() -> None:
-    """Measure both presets and print a table for each number of threads, and one of sizes and load times."""
+    """Measure each preset and print a table for each number of threads, and one of sizes and load times."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--turns", type=int, default=25, help="how often each variant is measured (default: 25)")
     turns = options.parse_args().turns

@@ -37,7 +37,7 @@ BOUNDS: Final = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 def main() -> None:
     """Measure and print."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--model", type=Path, help="model file or folder; the one that ships by default")
+    options.add_argument("--model", type=Path, help="model file, folder, or edge or accurate; by default edge")
     options.add_argument("--split", choices=SEEDS, default="test", help="which digits; test by default")
     options.add_argument("--count", type=int, default=1000, help="pictures of each kind; 1000 by default")
     options.add_argument("--picture", type=Path, help="where to write the risk-coverage curve")

@@ -22,7 +22,7 @@ class EngineSettings(Settings):
     """The options of the commands that read images."""
 
     model: Path | None = Field(
-        None, description="model file or folder of exported files; the one that ships by default"
+        None, description="model file, folder of exported files, or edge or accurate, which ship; by default edge"
     )
     server: str | None = Field(
         None, description="HOST:PORT[,HOST:PORT...] of running servers that read them instead, in turn"

@@ -18,7 +18,10 @@ from scanline.settings import Settings as BaseSettings
 class Settings(BaseSettings):
     """Show a model's card, and check the file against the manifest beside it."""
 
-    model: Path = Field(description="a model file, or a folder of exported files", json_schema_extra={POSITIONAL: True})
+    model: Path = Field(
+        description="a model file, a folder of exported files, or edge or accurate, which ship",
+        json_schema_extra={POSITIONAL: True},
+    )
 
 
 def run(settings: Settings) -> int:

@@ -21,7 +21,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SCANLINE_VERIFY_")
 
-    model: Path = Field(description="a model file, or a folder of exported files", json_schema_extra={POSITIONAL: True})
+    model: Path = Field(
+        description="a model file, a folder of exported files, or edge or accurate, which ship",
+        json_schema_extra={POSITIONAL: True},
+    )
     data: Path | None = Field(
         None, description="also read a folder of one's own digits, FOLDER/0 to FOLDER/9 of image files"
     )

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -15,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from numpy.typing import NDArray
 from PIL import Image
 
-from scanline import Reader
+from scanline import Client, Reader, samples
 from scanline.contract import IMAGE_BYTES, METADATA_PREFIX
 from scanline.model import SHIPPED
 from scanline.v1 import digits_pb2 as pb
@@ -204,6 +205,19 @@ def test_rows_are_answered_one_by_one_and_the_last_answer_is_the_image_s(
 def test_rows_that_make_no_image_are_refused(stub: DigitsStub, rows: bytes, words: str) -> None:
     code, details = refusal(lambda: list(stub.ClassifyRows(iter([pb.ClassifyRowsRequest(rows=rows)]))))
     assert (code.name, details) == ("INVALID_ARGUMENT", words)
+
+
+def test_a_model_that_ships_is_served_by_its_name(transport: str) -> None:
+    files = samples.files()
+    with serving(model=Path("accurate"), transport=transport) as server, Client(server.address) as client:
+        assert client.model().card.name == "accurate"
+        assert [answer.digit for answer in client.classify(files)] == [samples.label(file) for file in files]
+        with grpc.insecure_channel(server.address) as channel:
+            row = pb.ClassifyRowsRequest(rows=bytes(28))
+            code, details = refusal(lambda: next(DigitsStub(channel).ClassifyRows(iter([row]))))
+    # its network reads the image from its end, too
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert details == "the model digits.onnx can't be run row by row: there is no digits.step.onnx beside it"
 
 
 def test_every_concurrent_caller_gets_its_own_answer(server: Server, images: NDArray[np.uint8]) -> None:

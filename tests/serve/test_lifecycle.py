@@ -22,6 +22,7 @@ from scanline.contract import METADATA_PREFIX
 from scanline.model import SHIPPED, find
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
+from serve.command import LEAVES_SOCKETS
 from tests.serve.conftest import PATIENCE, ServerProcess
 
 StartServer = Callable[..., ServerProcess]
@@ -173,6 +174,35 @@ def test_a_model_whose_card_disagrees_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "digits.onnx"
     path.write_bytes((SHIPPED / "digits.onnx").read_bytes().replace(b"0123456789", b"1234567890"))
     assert "labels is '1234567890', expected '0123456789'" in failed_start("--model", str(path))
+
+
+@pytest.mark.skipif(not grpc.__version__.startswith(LEAVES_SOCKETS), reason="this grpcio keeps its sockets to itself")
+def test_calls_do_not_pass_through_the_threads_of_grpcs_core(
+    start_server: StartServer, images: NDArray[np.uint8]
+) -> None:
+    request = pb.ClassifyRequest(pixels=images[:1].tobytes())
+
+    def switches_in_calls(server: ServerProcess) -> int:
+        with grpc.insecure_channel(server.wait_for("serving")["address"]) as channel:
+            stub = DigitsStub(channel)
+            stub.Classify(request, timeout=PATIENCE)
+            before = switches(server.process.pid, "event_engine")
+            for _ in range(200):
+                stub.Classify(request, timeout=PATIENCE)
+            return switches(server.process.pid, "event_engine") - before
+
+    as_it_comes = switches_in_calls(start_server(GRPC_EXPERIMENTS="event_engine_listener"))
+    assert switches_in_calls(start_server()) < as_it_comes / 2  # now and then they wake for themselves
+
+
+def switches(pid: int, name: str) -> int:
+    """Count how often a process's threads of a name have begun to wait (proc(5))."""
+    total = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        status = (thread / "status").read_text()
+        if status.startswith(f"Name:\t{name}"):
+            total += int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
+    return total
 
 
 def test_settings_can_be_printed_as_variables(start_server: StartServer) -> None:

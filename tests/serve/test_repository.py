@@ -306,6 +306,20 @@ def test_a_model_file_that_has_gone_is_served_on_and_its_load_refused(tmp_path: 
         assert current(DigitsStub(channel)) == "1"
 
 
+def test_a_name_means_the_same_model_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    load = oip.RepositoryModelLoadRequest(model_name="digits")
+    with serving(model=Path("accurate"), admin=True) as server, grpc.insecure_channel(server.address) as channel:
+        publish(tmp_path, 1, FLOAT32).rename("accurate")  # a folder of that name, after the start
+        GRPCInferenceServiceStub(channel).RepositoryModelLoad(load)
+        assert DigitsStub(channel).GetModel(pb.GetModelRequest()).card["name"] == "accurate"
+    with serving(model=Path("accurate"), admin=True) as server, grpc.insecure_channel(server.address) as channel:
+        shutil.rmtree("accurate")
+        code, details = refusal(lambda: GRPCInferenceServiceStub(channel).RepositoryModelLoad(load))
+        assert (code, details) == (grpc.StatusCode.FAILED_PRECONDITION, "there is no model where --model says")
+        assert DigitsStub(channel).GetModel(pb.GetModelRequest()).card["name"] == "edge"
+
+
 def test_without_admin_nobody_loads_or_unloads(models: Path) -> None:
     with serving(model=models) as server, grpc.insecure_channel(server.address) as channel:
         triton = GRPCInferenceServiceStub(channel)
