@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from hashlib import sha256
 from pathlib import Path
 
 from pydantic import Field
 from rich.table import Column, Table
 
 from scanline import console, manifest
-from scanline.contract import ModelCard
-from scanline.model import find, open_session
+from scanline.model import find, open_session, read_card
 from scanline.settings import POSITIONAL
 from scanline.settings import Settings as BaseSettings
 
@@ -34,11 +34,10 @@ def run(settings: Settings) -> int:
         ModelError: there is no such model, it has no card, or it is not the file that the manifest beside it names.
     """
     path = find(settings.model)
+    content = manifest.read(path)
+    card = read_card(open_session(content, path, threads=1), path)
     beside = path.parent / manifest.MANIFEST
-    origin = manifest.check(path) if beside.is_file() else f"there is no {beside}"
-    content = path.read_bytes()
-    session = open_session(content, path, threads=1)
-    card = ModelCard.from_metadata(session.get_modelmeta().custom_metadata_map)
+    origin = f"sha256 {sha256(content).hexdigest()}" if beside.is_file() else f"there is no {beside}"
     table = Table("", Column(overflow="fold"), show_header=False)
     table.add_row("file", str(path))
     table.add_row("bytes", f"{len(content):,}")

@@ -75,6 +75,18 @@ def test_every_command_refuses_it_in_the_same_words(name: str, folder: Path, tmp
     assert (result.returncode, result.stderr) == (3 if name == "serve" else 1, f"error: {refusal.value}\n")
 
 
+@pytest.mark.parametrize("name", ["info", "classify"])
+def test_a_card_that_is_no_text_is_refused(name: str, folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+    content = (folder / MODEL).read_bytes()
+    (folder / MODEL).write_bytes(content.replace(b"scanline.seed", b"scanline.\xffeed"))
+    result = command("info", folder) if name == "info" else command(name, samples.files()[0], "--model", folder)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"error: the metadata of the model {folder / MODEL} is damaged: it is not text; export it again\n"
+    )
+
+
 def test_a_step_model_that_is_not_its_manifest_s_is_not_served(folder: Path) -> None:
     shutil.copy(folder / MODEL, folder / STEP_FILE)
     result = command("serve", "--model", folder, "--listen", "127.0.0.1:0")
