@@ -48,8 +48,8 @@ RUN rm -rf /usr/local/lib/python3*/site-packages/pip* /usr/lib/python3/dist-pack
       /usr/local/lib/python3*/ensurepip /usr/lib/python3*/ensurepip /usr/share/python-wheels /usr/local/bin/pip* /usr/bin/pip* \
  && useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin scanline \
  && install -d -o scanline /runs /models
-# A new volume for models begins with edge, which ships, as version 1.
-COPY --from=wheels --chown=scanline /src/scanline/models /models/1
+# A new volume for models begins with edge as version 1: the files, without the folder of accurate.
+COPY --from=wheels --chown=scanline /src/scanline/models/*.* /models/1/
 ARG VERSION=unreleased
 ARG REVISION=
 ARG SOURCE=
