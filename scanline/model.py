@@ -124,7 +124,8 @@ def find(path: str | Path | None) -> Path:
         for name in MODEL_FILES:
             if (place / name).is_file():
                 return place / name
-        raise ModelError(f"no model in the folder {place}: expected {' or '.join(MODEL_FILES)}")
+        hides = f"; it hides {path}, which ships" if str(path) in NAMED else ""
+        raise ModelError(f"no model in the folder {place}: expected {' or '.join(MODEL_FILES)}{hides}")
     if not place.is_file():
         raise ModelError(
             f"no such model: {place}; expected an .onnx file, a folder that `scanline export` wrote, or the name of a "

@@ -234,8 +234,11 @@ class DigitService:
         """
         version = self.repository.get()
         if version.steps is None:
-            name = version.model.path.name
-            raise NotAvailableError(f"the model {name} can't be run row by row: there is no {STEP_FILE} beside it")
+            name = f"{version.model.path.name} ({version.card.architecture})"
+            raise NotAvailableError(
+                f"the model {name} can't be run row by row: there is no {STEP_FILE} beside it, and there can be none "
+                "of a network that reads ahead"
+            )
         return RowReader(version.steps, version.card.temperature)
 
     def _ready(self, images: Given, deadline: float | None) -> Images:

@@ -49,9 +49,9 @@ def run(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     encrypt = any((given.tls, given.tls_roots, given.tls_certificate, given.tls_key))
     target = _own_server(encrypt=encrypt) if given.address is None else given.address
-    port = target.removeprefix(HTTP).rpartition(":")[2]
+    host, _, port = target.removeprefix(HTTP).rpartition(":")
     # gRPC would take a port of more than 16 bits for another one
-    if not (port.isdecimal() and 1 <= int(port) <= MOST_PORT) or "://" in target.removeprefix(HTTP):
+    if not (host and port.isdecimal() and 1 <= int(port) <= MOST_PORT) or "://" in target.removeprefix(HTTP):
         raise UsageError(f"no address: {target}; it is HOST:PORT, such as {DEFAULT}, or http://HOST:PORT")
     if target.startswith(HTTP):
         if encrypt:

@@ -65,7 +65,8 @@ def test_a_model_that_the_system_does_not_give_is_named(words: list[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    "given", ["", "foo", "foo:", ":x", "http://foo", "127.0.0.1:0", "127.0.0.1:99999", "http://a:65536"]
+    "given",
+    ["", "foo", "foo:", ":x", "50052", ":50052", "http://foo", "127.0.0.1:0", "127.0.0.1:99999", "http://a:65536"],
 )
 def test_health_of_what_is_no_address_is_wrong_use(given: str) -> None:
     result = command("health", given)

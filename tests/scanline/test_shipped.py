@@ -62,6 +62,10 @@ def test_what_has_that_name_in_the_working_directory_goes_before(
     monkeypatch.chdir(tmp_path)
     shutil.copy(find("edge"), "accurate")
     assert find("accurate") == Path("accurate")
+    Path("edge").mkdir()
+    with pytest.raises(ModelError, match=r"no model in the folder edge: .*; it hides edge, which ships"):
+        find("edge")
+    Path("edge").rmdir()
     Path("edge").symlink_to("gone")  # a folder that was to be mounted there
     with pytest.raises(ModelError, match="no such model: edge;"):
         find("edge")
