@@ -21,7 +21,6 @@ a terminal, in a log line and in a gRPC status.
 
 from __future__ import annotations
 
-import copyreg
 from typing import Any
 
 
@@ -32,7 +31,7 @@ class ScanlineError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Be the same error in another process, whatever `__init__` takes."""
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined] # pickle has it; typeshed not
+        return type(self).__new__, (type(self), *self.args), self.__dict__
 
 
 class InputError(ScanlineError):

@@ -47,7 +47,7 @@ def opened(path: str | os.PathLike[str], buffering: int = -1) -> IO[bytes]:
     mode = os.stat(path).st_mode  # noqa: PTH116 - a Path costs as much as the reading
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # open has words of its own for a folder
         raise InputError("it is a pipe, a socket or a device, not a file")
-    return open(path, "rb", buffering)  # noqa: PTH123 - as above
+    return open(path, "rb", buffering)  # noqa: PTH123 - a Path costs as much as the reading
 
 
 def content(file: IO[bytes]) -> bytes:

@@ -225,7 +225,7 @@ class LoopServer(grpc.Server):
         def finish() -> None:
             try:
                 content = deferred.end(request, pending).SerializeToString()
-            except Exception as error:  # noqa: BLE001 - as above
+            except Exception as error:  # noqa: BLE001 - the border to the client here, too
                 call.end(*record.fail(error))
             else:
                 record.succeed()

@@ -75,7 +75,7 @@ def main() -> None:
     server = grpc.server(ThreadPoolExecutor(THREADS))
     # of their methods the benchmark calls one each
     add_DigitsServicer_to_server(Plain(), server)  # type: ignore[abstract] # only the stub's types are: what is not there answers UNIMPLEMENTED
-    add_GRPCInferenceServiceServicer_to_server(PlainInference(), server)  # type: ignore[abstract] # the same
+    add_GRPCInferenceServiceServicer_to_server(PlainInference(), server)  # type: ignore[abstract] # only the stub has them: what is not there answers UNIMPLEMENTED
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     sys.stdout.write(f"127.0.0.1:{port}\n")

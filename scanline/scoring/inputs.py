@@ -42,7 +42,7 @@ def find(paths: Iterable[str]) -> Iterator[Entry]:
     for path in paths:
         if path == STANDARD_INPUT:
             yield from _list()
-        elif os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113 - as _named
+        elif os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113 - "" would be the working folder
             raise UsageError(f"{path} is a pipe, a socket or a device; expected a file, a folder, or - for a list")
         elif os.path.lexists(path):
             yield from _manifest(path) if is_manifest(path) else _named(path)
@@ -113,7 +113,7 @@ def _container(path: str) -> Callable[[str], Iterator[Entry]] | None:
 def _manifest(path: str) -> Iterator[Entry]:
     """Give the files that a CSV file names, with their labels; relative paths start at its own folder."""
     try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:  # noqa: PTH123 - as find
+        with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             table = csv.DictReader(file)
             names = table.fieldnames or ()
             if "path" not in names:

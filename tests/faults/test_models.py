@@ -114,7 +114,7 @@ def test_damaged_models_under_full_load_are_refused_and_end_nothing(models: Path
     with running("--model", str(models), "--model-poll", "0.005") as server, loaded(server.address):
         for number in range(2, 42):
             publish(models, number, INT8, damage)
-            until(lambda: refused(server, number), f"version {number} is refused")  # noqa: B023 - as above
+            until(lambda: refused(server, number), f"version {number} is refused")  # noqa: B023 - called before the loop goes on
 
 
 def refused(server: BesetServer, number: int) -> bool:
