@@ -76,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    if arguments[:1] == ["help"] and len(arguments) > 1:
+        return _run([arguments[1], "--help", *arguments[2:]])
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
         _help()
         return 0 if arguments else UsageError.exit_code
@@ -93,7 +95,7 @@ def _run(arguments: list[str]) -> int:
 
     from scanline.settings import parse
 
-    _check_environment(settings.variables())
+    _check_environment(settings)
     given = parse(settings, name, rest)  # ends here for --help, which so needs no extra
     return int(_load(name).run(given))
 
@@ -115,16 +117,17 @@ def _load(name: str) -> Any:
         raise MissingExtraError(f"`scanline {name}`", command.extra, error.name or "") from None
 
 
-def _check_environment(known: set[str]) -> None:
+def _check_environment(settings: Any) -> None:
     from scanline.settings import ENVIRONMENT_PREFIX, refuse_unknown
 
+    known = settings.variables()
     given = {name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)}
     if given <= known:
         return
     for name in COMMANDS:  # another command's variable is no mistake
-        settings = _settings(name)
-        known = known | (settings.variables() if settings else set())
-    refuse_unknown(given, known)
+        other = _settings(name)
+        known = known | (other.variables() if other else set())
+    refuse_unknown(given, known, settings)
 
 
 def _help() -> None:

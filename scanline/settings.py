@@ -85,19 +85,32 @@ def parse(settings: type[S], command: str, arguments: Sequence[str]) -> S:
     except ValidationError as error:
         # a default that follows from other fields can't be made where one of these is wrong: that one is what to mend
         problems = [problem for problem in error.errors() if problem["type"] != "default_factory_not_called"]
-        raise UsageError("; ".join(_explain(settings, problem, flags) for problem in problems)) from None
+        wrong = "; ".join(_explain(settings, problem, flags) for problem in problems)
+        see = f"; see `{parser.prog} --help`" if any(problem["type"] == "missing" for problem in problems) else ""
+        raise UsageError(f"{wrong}{see}") from None
 
 
-def refuse_unknown(names: Iterable[str], known: set[str]) -> None:
+def refuse_unknown(names: Iterable[str], known: set[str], settings: type[Settings]) -> None:
     """Check the environment's SCANLINE_* names against those that the commands read.
+
+    Args:
+        names: the environment's.
+        known: the variables of all commands.
+        settings: the options of the command that runs.
 
     Raises:
         UsageError: naming each that no command knows.
     """
     unknown = sorted(name for name in names if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
     if unknown:
-        meant = sorted({match for name in unknown for match in difflib.get_close_matches(name, known, n=1)})
-        hint = f"; did you mean {' or '.join(meant)}?" if meant else ""
+        # Compared without what they all begin with, which would make any two alike. Who leaves out the command's name
+        # means the command that runs: SCANLINE_SERVER is SCANLINE_CLASSIFY_SERVER there.
+        own = settings.model_config["env_prefix"]
+        spelt = {name.removeprefix(ENVIRONMENT_PREFIX): name for name in known}
+        spelt |= {name.removeprefix(own): name for name in settings.variables()}
+        tails = [name.removeprefix(ENVIRONMENT_PREFIX) for name in unknown]
+        meant = sorted({spelt[match] for tail in tails for match in difflib.get_close_matches(tail, spelt, n=1)})
+        hint = f"; did you mean {' or '.join(meant)}?" if meant else ";"
         raise UsageError(f"no such setting: {', '.join(unknown)}{hint} `scanline COMMAND --help` lists them")
 
 

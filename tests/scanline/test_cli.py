@@ -41,10 +41,38 @@ def test_every_command_explains_itself(name: str) -> None:
     assert "default: ;" not in " ".join(result.stdout.split())
 
 
-def test_an_unknown_command_is_wrong_use() -> None:
-    result = command("clasify")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_explains_a_command_as_the_command_does(name: str) -> None:
+    result, own = command("help", name), command(name, "--help")
+    assert (result.returncode, result.stdout, result.stderr) == (0, own.stdout, own.stderr)
+
+
+def test_help_alone_lists_them_all() -> None:
+    result = command("help")
+    assert (result.returncode, result.stdout) == (0, command("--help").stdout)
+
+
+@pytest.mark.parametrize("words", [["clasify"], ["help", "clasify"]], ids=" ".join)
+def test_an_unknown_command_is_wrong_use(words: list[str]) -> None:
+    result = command(*words)
     assert result.returncode == 2
     assert result.stderr.startswith("error: no such command: clasify; there are ")
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (["score", "scans"], "--output"),
+        (["train"], "--out"),
+        (["export", "run"], "--out"),
+        (["preprocess", "seven.png"], "--out"),
+    ],
+    ids=["score", "train", "export", "preprocess"],
+)
+def test_a_missing_option_says_where_the_options_are_listed(words: list[str], option: str) -> None:
+    result = command(*words)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"error: {option} is missing; see `scanline {words[0]} --help`\n"
 
 
 def test_a_misspelt_variable_stops_the_start() -> None:
@@ -83,6 +111,30 @@ def test_a_folder_to_write_is_no_file(tmp_path: Path, words: list[str], place: s
     result = command(*words, "--out", str(tmp_path / place))
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (f"error: --out is a file or lies in one; expected a folder, not '{tmp_path / place}'\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "meant"),
+    [
+        (["classify", "seven.png"], "SCANLINE_MODLE", "SCANLINE_CLASSIFY_MODEL"),
+        (["classify", "seven.png"], "SCANLINE_SERVER", "SCANLINE_CLASSIFY_SERVER"),
+        (["score", "scans"], "SCANLINE_SERVER", "SCANLINE_SCORE_SERVER"),
+        (["score", "scans"], "SCANLINE_CLASSIFY_MODLE", "SCANLINE_CLASSIFY_MODEL"),
+        (["serve"], "SCANLINE_MODLE", "SCANLINE_MODEL"),
+        (["info", "edge"], "SCANLINE_LISTNE", "SCANLINE_LISTEN"),
+    ],
+)
+def test_a_wrong_variable_is_told_the_one_that_the_command_reads(words: list[str], name: str, meant: str) -> None:
+    result = command(*words, **{name: "x"})
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"error: no such setting: {name}; did you mean {meant}? `scanline COMMAND --help` lists them\n"
+    )
+
+
+def test_a_variable_like_no_other_gets_no_guess() -> None:
+    result = command("classify", "seven.png", SCANLINE_FOO="x")
+    assert result.stderr == "error: no such setting: SCANLINE_FOO; `scanline COMMAND --help` lists them\n"
 
 
 def test_another_command_s_variable_is_no_mistake() -> None:

@@ -83,6 +83,6 @@ def test_help_names_default_and_variable(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_variable_that_nobody_reads_is_refused() -> None:
-    refuse_unknown(["SCANLINE_PLACE", "PATH"], Options.variables())
+    refuse_unknown(["SCANLINE_PLACE", "PATH"], Options.variables(), Options)
     with pytest.raises(UsageError, match=r"no such setting: SCANLINE_PLAEC; did you mean SCANLINE_PLACE\?"):
-        refuse_unknown(["SCANLINE_PLAEC", "PATH"], Options.variables())
+        refuse_unknown(["SCANLINE_PLAEC", "PATH"], Options.variables(), Options)
