@@ -121,23 +121,34 @@ def find(path: str | Path | None) -> Path:
     """
     place = place_of(path)
     if place.is_dir():
-        for name in MODEL_FILES:
-            if (place / name).is_file():
-                return place / name
+        if best := _best_in(place):
+            return best
+        versions = [entry for entry in place.iterdir() if entry.name.isdecimal() and _best_in(entry)]
+        if versions:
+            highest = max(versions, key=lambda version: int(version.name))
+            raise ModelError(
+                f"{place} is a folder of versions, which `scanline serve` alone takes; expected one of them, such as "
+                f"{highest}"
+            )
         hides = f"; it hides {path}, which ships" if str(path) in NAMED else ""
         raise ModelError(f"no model in the folder {place}: expected {' or '.join(MODEL_FILES)}{hides}")
     if not place.is_file():
         raise ModelError(
-            f"no such model: {place}; expected an .onnx file, a folder that `scanline export` wrote, or the name of a "
+            f"no such model: {path}; expected an .onnx file, a folder that `scanline export` wrote, or the name of a "
             f"model that ships: {' or '.join(NAMED)}"
         )
     return place
 
 
+def _best_in(folder: Path) -> Path | None:
+    return next((folder / name for name in MODEL_FILES if (folder / name).is_file()), None)
+
+
 def place_of(path: str | Path | None) -> Path:
     """Give the file or folder that a path means: itself, or the folder of a model that ships, for its name or None.
 
-    What lies in the working directory under such a name goes before what ships.
+    What lies in the working directory under such a name goes before what ships. A text with a separator, such as
+    ``./accurate``, is no name; as a Path it has lost its ``./``, and is one.
     """
     if path is None:
         return SHIPPED
@@ -191,6 +202,11 @@ def read_card(session: ort.InferenceSession, path: Path) -> ModelCard:
 
 
 def _check_signature(session: ort.InferenceSession, path: Path) -> None:
+    if [node.name for node in session.get_inputs()] == STEP_INPUTS:
+        raise ModelError(
+            f"{path} is a step file, which reads an image one row at a time; expected the file of the whole network, "
+            f"{' or '.join(MODEL_FILES)}, or the folder that holds it"
+        )
     given = [(node.name, node.type, node.shape[1:]) for node in (*session.get_inputs(), *session.get_outputs())]
     expected = [(INPUT_NAME, "tensor(float)", [ROWS, COLUMNS]), (OUTPUT_NAME, "tensor(float)", [CLASSES])]
     batches = [node.shape[0] for node in (*session.get_inputs(), *session.get_outputs())]

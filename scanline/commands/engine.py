@@ -21,7 +21,7 @@ CALL_OPTIONS: Final = ("timeout", "tls", "tls_roots", "tls_certificate", "tls_ke
 class EngineSettings(Settings):
     """The options of the commands that read images."""
 
-    model: Path | None = Field(
+    model: str | Path | None = Field(  # text from outside: a Path would make the name accurate of ./accurate
         None, description="model file, folder of exported files, or edge or accurate, which ship; by default edge"
     )
     server: str | None = Field(

@@ -18,7 +18,7 @@ from scanline.settings import Settings as BaseSettings
 class Settings(BaseSettings):
     """Show a model's card, and check the file against the manifest beside it."""
 
-    model: Path = Field(
+    model: str | Path = Field(  # text from outside: a Path would make the name accurate of ./accurate
         description="a model file, a folder of exported files, or edge or accurate, which ship",
         json_schema_extra={POSITIONAL: True},
     )

@@ -21,7 +21,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SCANLINE_VERIFY_")
 
-    model: Path = Field(
+    model: str | Path = Field(  # text from outside: a Path would make the name accurate of ./accurate
         description="a model file, a folder of exported files, or edge or accurate, which ship",
         json_schema_extra={POSITIONAL: True},
     )

@@ -76,7 +76,7 @@ def _image(entry: Entry) -> Image:
         return Item(error=str(error))
 
 
-def open_reader(model: Path | None, min_confidence: float | None) -> Reader:
+def open_reader(model: str | Path | None, min_confidence: float | None) -> Reader:
     """Load a model in the process that reads with it; the one that hands out the work does without onnxruntime.
 
     Raises:

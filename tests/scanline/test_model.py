@@ -75,6 +75,49 @@ def test_every_command_refuses_it_in_the_same_words(name: str, folder: Path, tmp
     assert (result.returncode, result.stderr) == (3 if name == "serve" else 1, f"error: {refusal.value}\n")
 
 
+@pytest.mark.parametrize("name", ["classify", "score", "serve"])
+def test_a_step_file_is_told_which_files_are_meant(name: str, tmp_path: Path) -> None:
+    image, step_file = samples.files()[0], SHIPPED / STEP_FILE
+    arguments: dict[str, list[str | Path]] = {
+        "classify": [image],
+        "score": [image, "--output", tmp_path / "digits.csv"],
+        "serve": ["--listen", "127.0.0.1:0"],
+    }
+    result = command(name, *arguments[name], "--model", step_file)
+    assert (result.returncode, result.stdout) == (3 if name == "serve" else 1, "")
+    assert result.stderr == (
+        f"error: {step_file} is a step file, which reads an image one row at a time; expected the file of the whole "
+        f"network, digits.int8.onnx or digits.onnx, or the folder that holds it\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["classify", "score", "info", "verify"])
+def test_a_folder_of_versions_is_told_which_is_the_highest(name: str, folder: Path, tmp_path: Path) -> None:
+    versions = tmp_path / "models"
+    for number in (2, 10):
+        shutil.copytree(folder, versions / str(number))
+    (versions / "11").mkdir()  # holds no model yet
+    image = samples.files()[0]
+    arguments: dict[str, list[str | Path]] = {
+        "classify": [image, "--model", versions],
+        "score": [image, "--model", versions, "--output", tmp_path / "digits.csv"],
+        "info": [versions],
+        "verify": [versions],
+    }
+    result = command(name, *arguments[name])
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"error: {versions} is a folder of versions, which `scanline serve` alone takes; expected one of them, such as "
+        f"{versions}/10\n"
+    )
+
+
+def test_a_folder_of_digits_is_no_folder_of_versions(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    with pytest.raises(ModelError, match=r"no model in the folder .*: expected digits\.int8\.onnx or digits\.onnx$"):
+        Reader(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["info", "classify"])
 def test_a_card_that_is_no_text_is_refused(name: str, folder: Path) -> None:
     (folder / MANIFEST).unlink()

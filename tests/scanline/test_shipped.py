@@ -71,6 +71,30 @@ def test_what_has_that_name_in_the_working_directory_goes_before(
         find("edge")
 
 
+@pytest.mark.parametrize("path", ["./accurate", "accurate/", "models/accurate"])
+def test_a_path_is_no_name(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sample, output = str(samples.files()[0]), "digits.csv"
+    for words in (
+        ["info", path],
+        ["verify", path],
+        ["classify", sample, "--model", path],
+        ["score", sample, "--model", path, "--output", output],
+    ):
+        assert main(words) == 1
+        said = capsys.readouterr()
+        assert (said.out, said.err[: said.err.find(";")]) == ("", f"error: no such model: {path}")
+    monkeypatch.setenv("SCANLINE_CLASSIFY_MODEL", path)
+    assert main(["classify", sample]) == 1
+    assert capsys.readouterr().err.startswith(f"error: no such model: {path};")
+    with pytest.raises(ModelError, match=f"no such model: {path};"):
+        Reader(path)
+    place = Path(shutil.copytree(find("edge").parent, path))
+    assert find(path).parent == place
+
+
 def test_another_name_is_told_which_there_are() -> None:
     with pytest.raises(ModelError, match=r"no such model: exact; .* the name of a model that ships: edge or accurate$"):
         find("exact")
