@@ -203,6 +203,9 @@ def journal(output: Path, kind: Kind, *, resume: bool) -> Iterator[Journal]:
     try:
         folder.mkdir(exist_ok=True)
         lock = (folder / "lock").open("w")
+    except NotADirectoryError:
+        file = next(place for place in output.parents if place.exists())
+        raise UsageError(f"can't write --output {output}: {file} is a file; expected a folder") from None
     except OSError as error:
         raise UsageError(f"can't write --output {output}: {error.strerror}") from None
     with lock:

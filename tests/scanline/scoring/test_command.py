@@ -333,6 +333,12 @@ def test_an_interrupted_run_says_how_to_go_on(many: Path, tmp_path: Path) -> Non
     [
         (["{out}/none", "--output", "o.xls"], 2, "--output should end in .csv, .jsonl, .parquet, not 'o.xls'"),
         (["{scans}", "--output", "{out}/none/o.csv"], 2, "can't write --output {out}/none/o.csv: No such file"),
+        (
+            ["{scans}", "--output", "{scans}/notes.txt/o.csv"],
+            2,
+            "error: can't write --output {scans}/notes.txt/o.csv: {scans}/notes.txt is a file; expected a folder\n",
+        ),
+        (["{scans}", "--output", "{scans}/notes.txt/sub/o.csv"], 2, ": {scans}/notes.txt is a file; expected a folder"),
         (["{scans}"], 2, "--output is missing"),
         (["{out}/none", "--output", "{out}/o.csv"], 2, "there is no file or folder '{out}/none'"),
         (["{scans}/*.gif", "--output", "{out}/o.csv"], 1, "there is nothing to read in {scans}/*.gif"),
@@ -362,6 +368,8 @@ def test_an_interrupted_run_says_how_to_go_on(many: Path, tmp_path: Path) -> Non
     ids=[
         "suffix",
         "no such folder",
+        "a file for a folder",
+        "a file on the way",
         "no output",
         "no such input",
         "no match",
