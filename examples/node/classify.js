@@ -4,7 +4,7 @@
 //     node classify.js seven.png four.jpg
 //     node classify.js --server digits.example:50051 --roots ca.pem --token-file token scans/*.png
 //
-// Options are read first. Exit code: 0 done, 1 a file could not be read, 2 wrong use or no answer.
+// Options are read first. Exit code: 0 done, 1 a file could not be read or there is no answer, 2 wrong use.
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -110,7 +110,7 @@ try {
   }
 } catch (error) {
   console.error(`no answer from ${options.server}: ${error.message}`);
-  process.exitCode = 2;
+  process.exitCode = 1;
 } finally {
   client.close();
 }

@@ -15,6 +15,7 @@ from PIL import Image
 
 from scanline import samples
 from serve.lifecycle import Server
+from serve.settings import ServeSettings
 from tests.serve.conftest import PATIENCE, serving
 from tests.serve.test_credentials import Files
 
@@ -51,8 +52,8 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("name", ["classify.py", "tasks.py"])
 def test_python(server: Server, name: str) -> None:
-    done = run(sys.executable, ROOT / "examples" / "python" / name, server.address, *SAMPLES, "none.png")
-    assert done.returncode == 0, done.stderr
+    done = run(sys.executable, ROOT / "examples" / "python" / name, "--server", server.address, *SAMPLES, "none.png")
+    assert (done.returncode, done.stderr) == (1, "")  # for the file that is not there
     answers = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     assert answers.pop("none.png").startswith("can't read")
     assert {path: int(answer[0]) for path, answer in answers.items()} == {
@@ -63,7 +64,7 @@ def test_python(server: Server, name: str) -> None:
 @pytest.mark.parametrize("name", ["classify.py", "tasks.py"])
 def test_python_says_what_is_rejected(server: Server, name: str, tmp_path: Path) -> None:
     Image.new("L", (200, 100), 255).save(tmp_path / "page.png")
-    done = run(sys.executable, ROOT / "examples" / "python" / name, server.address, tmp_path / "page.png")
+    done = run(sys.executable, ROOT / "examples" / "python" / name, "--server", server.address, tmp_path / "page.png")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(", but blank\n")
 
@@ -72,13 +73,30 @@ def test_python_says_what_is_rejected(server: Server, name: str, tmp_path: Path)
 def test_python_without_arguments_says_what_to_give(name: str) -> None:
     done = run(sys.executable, ROOT / "examples" / "python" / name)
     assert done.returncode == 2
-    assert done.stderr == f"usage: {name} HOST:PORT FILE ...\n"
+    assert done.stderr == (
+        f"usage: {name} [-h] [--server HOST:PORT] FILE [FILE ...]\n"
+        f"{name}: error: the following arguments are required: FILE\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["classify.py", "tasks.py"])
+def test_python_asks_the_servers_own_default(name: str) -> None:
+    done = run(sys.executable, ROOT / "examples" / "python" / name, "--help")
+    assert f"default: {ServeSettings().listen}" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("name", ["classify.py", "tasks.py"])
+def test_python_without_a_server_is_one_line(name: str) -> None:
+    done = run(sys.executable, ROOT / "examples" / "python" / name, "--server", "127.0.0.1:1", *SAMPLES[:3])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("no answer from 127.0.0.1:1: ")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["classify.py", "tasks.py"])
 @pytest.mark.parametrize("address", ["localhost", "localhost:99999"])
 def test_python_with_no_address_is_one_line(name: str, address: str) -> None:
-    done = run(sys.executable, ROOT / "examples" / "python" / name, address, SAMPLES[0])
+    done = run(sys.executable, ROOT / "examples" / "python" / name, "--server", address, SAMPLES[0])
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"'{address}' is no address: expected HOST:PORT")
     assert done.stderr.count("\n") == 1
@@ -95,6 +113,19 @@ def test_node(server: Server, node_example: Path, tmp_path: Path) -> None:
         (str(file), samples.label(file)) for file in files[:-1]
     ]
     assert last == {"path": str(broken), "error": last["error"]}
+
+
+def test_node_prints_what_its_readme_shows(server: Server, node_example: Path) -> None:
+    for name in ("scanline/samples", "docs"):
+        shutil.copytree(ROOT / name, node_example.parents[2] / name)
+    session = (node_example.parent / "README.md").read_text(encoding="utf-8").split("    $ node classify.js ")[1]
+    files, *lines = session.split("\n\n")[0].splitlines()
+    line = ["node", node_example.name, "--server", server.address, *files.split()]
+    done = subprocess.run(line, cwd=node_example.parent, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    answers, shown = ([json.loads(line) for line in printed] for printed in (done.stdout.splitlines(), lines))
+    for answer in answers + shown:
+        answer.pop("confidence", None)  # its last digits are the machine's
+    assert (done.returncode, answers) == (1, shown)
 
 
 def test_node_loses_no_file_to_another(server: Server, node_example: Path, tmp_path: Path) -> None:
@@ -139,11 +170,11 @@ def test_node_with_tls_and_a_token(node_example: Path, tmp_path: Path) -> None:
         admitted = run(*command, "--token-file", token, SAMPLES[0])
         refused = run(*command, SAMPLES[0])
     assert json.loads(admitted.stdout)["digit"] == samples.label(SAMPLES[0])
-    assert refused.returncode == 2
+    assert refused.returncode == 1
     assert "brings no token" in refused.stderr
 
 
 def test_node_without_a_server(node_example: Path) -> None:
     done = run("node", node_example, "--server", "127.0.0.1:1", SAMPLES[0])
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert done.stderr.startswith("no answer from 127.0.0.1:1: ")
