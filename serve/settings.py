@@ -27,7 +27,7 @@ class ServeSettings(Settings):
     SIGTERM or Ctrl-C stops the server once the running calls are answered; a second one stops it at once.
     """
 
-    model: Path | None = Field(
+    model: str | Path | None = Field(
         None,
         description="model file, exported folder, folder of versions 1, 2, ..., or edge or accurate, which ship; "
         "without it, edge",

@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 from urllib.request import Request, urlopen
 
@@ -14,15 +15,19 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from scanline.contract import to_network
+from scanline.contract import CLASSES, COLUMNS, ROWS, to_network
 from scanline.errors import GateError
 from scanline.inference import open_inference_pb2 as oip
 from scanline.reader import Reader
+from scanline.samples.draw import draw
 from scanline.v1 import digits_pb2 as pb
 
 Images = NDArray[np.uint8]
 PATIENCE: Final = 30.0
 PREFIX_BYTES: Final = 5  # before each gRPC message
+DISTINCT: Final = 500
+# The least and the most of scanline.samples.draw's height and pen, and of where the middle is.
+DRAWN: Final = ((0.62, 0.1, 0.47, 0.47), (0.74, 0.18, 0.53, 0.53))
 
 
 @dataclass(frozen=True)
@@ -98,9 +103,22 @@ def check(found: list[tuple[int, float]], images: Images) -> None:
 
 
 def some_images(count: int) -> Images:
-    """Give distinct images, uint8 [count, 28, 28]; the network takes as long over noise as over digits."""
+    """Give images of drawn digits, uint8 [count, 28, 28], of which the first 500 are distinct.
+
+    They are what callers send, digits that the model is sure of: an image that is rejected makes a longer answer.
+    """
+    return np.resize(_drawn_digits(), (count, ROWS, COLUMNS))
+
+
+@cache
+def _drawn_digits() -> Images:
     chance = np.random.default_rng(5)
-    return chance.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+    return np.stack(
+        [
+            np.asarray(draw(index % CLASSES, (COLUMNS, ROWS), height=height, pen=pen, at=(x, y)))
+            for index, (height, pen, x, y) in enumerate(chance.uniform(*DRAWN, (DISTINCT, len(DRAWN[0]))))
+        ]
+    )
 
 
 def expected_of(images: Images) -> list[tuple[int, float]]:

@@ -151,6 +151,7 @@ def test_an_address_that_cannot_be_had_says_why(address: str) -> None:
 
 def test_a_missing_model_is_one_clear_line(tmp_path: Path) -> None:
     assert failed_start("--model", str(tmp_path / "none.onnx")).startswith("error: no such model: ")
+    assert failed_start("--model", "./accurate").startswith("error: no such model: ")  # a path, not the one that ships
     assert failed_start("--model", str(tmp_path)).startswith("error: no model in the folder ")
 
 
