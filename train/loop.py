@@ -84,7 +84,7 @@ def fit(
         KeyboardInterrupt: Ctrl-C; the state is saved.
     """
     batches, steps = _count(recipe, len(digits.labels), processes)
-    _seed(seed, FIRST_WEIGHTS, 0)
+    _seed(processes.device, seed, FIRST_WEIGHTS, 0)
     network = initialise.draw(architecture, recipe).to(processes.device)
     images, labels = _with_negatives(digits, recipe, seed)
     training = state.begin(network, recipe, steps=steps, device=processes.device)
@@ -101,9 +101,9 @@ def fit(
         for step in range(training.step, steps):
             epoch, batch = divmod(step, batches)
             if batch == 0 or not len(order):
-                _seed(seed, ORDER_OF_EPOCH, epoch)
+                _seed(processes.device, seed, ORDER_OF_EPOCH, epoch)
                 order = torch.randperm(len(digits.labels), device=processes.device)
-            _seed(seed, DRAWS_OF_STEP, step)
+            _seed(processes.device, seed, DRAWS_OF_STEP, step)
             chosen = order[batch * recipe.batch :][: recipe.batch]
             if recipe.negatives:
                 drawn = torch.randint(len(order), len(labels), (recipe.negatives,), device=processes.device)
@@ -136,9 +136,13 @@ def _count(recipe: Recipe, images: int, processes: Processes) -> tuple[int, int]
     return batches, recipe.epochs * batches if recipe.steps is None else recipe.steps
 
 
-def _seed(seed: int, purpose: int, number: int) -> None:
-    """Set every device's default generator; SeedSequence makes unrelated states of neighbouring numbers."""
-    torch.manual_seed(int(np.random.SeedSequence((seed, purpose, number)).generate_state(1)[0]))
+def _seed(device: torch.device, seed: int, purpose: int, number: int) -> None:
+    """Set the default generators that a run draws from; SeedSequence makes unrelated states of neighbouring numbers."""
+    drawn = int(np.random.SeedSequence((seed, purpose, number)).generate_state(1)[0])
+    # torch.manual_seed does this for every kind of device that there might be, which takes a hundredth of a step
+    torch.default_generator.manual_seed(drawn)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(drawn)
 
 
 def _with_negatives(digits: Digits, recipe: Recipe, seed: int) -> tuple[Tensor, Tensor]:
