@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from scanline.contract import CLASSES, COLUMNS
 
@@ -78,14 +79,9 @@ class DigitLSTM(nn.Module):
         self.convolutions = _convolutions(architecture.convolutions) if architecture.convolutions else None
         inputs = architecture.convolutions[-1] * COLUMNS // 4 if architecture.convolutions else COLUMNS
         self.projection = nn.Linear(inputs, architecture.projection) if architecture.projection else None
-        self.lstm = nn.LSTM(
-            architecture.projection or inputs,
-            architecture.hidden,
-            architecture.layers,
-            batch_first=True,
-            bidirectional=architecture.bidirectional,
-            dropout=architecture.dropout,
-        )
+        self.lstm = _lstm(architecture, architecture.projection or inputs)
+        # What `_projected` computes with other weights; in a tuple, where the module's own weights are not looked for.
+        self._of_folded_shape = (_lstm(architecture, inputs, device="meta"),)
         self.head = nn.Linear(architecture.hidden * (2 if architecture.bidirectional else 1), CLASSES)
         forget_gate = slice(
             architecture.hidden, 2 * architecture.hidden
@@ -131,7 +127,22 @@ class DigitLSTM(nn.Module):
 
     def _states(self, rows: Tensor) -> Tensor:
         steps = rows if self.convolutions is None else self._features(self.convolutions, rows)
-        states: Tensor = self.lstm(steps if self.projection is None else self.projection(steps))[0]
+        states: Tensor = self.lstm(steps)[0] if self.projection is None else self._projected(self.projection, steps)
+        return states
+
+    def _projected(self, projection: nn.Linear, steps: Tensor) -> Tensor:
+        """Give the states over steps that go through the projection first.
+
+        W (P x + p) + b is (W P) x + (W p + b), and so are its gradients. To multiply the projection into the first
+        weights, once a batch, takes two thirds of the time that projecting every step does.
+        """
+        weights: dict[str, Tensor] = dict(self.lstm.named_parameters())
+        for direction in ["", "_reverse"][: 1 + self.architecture.bidirectional]:
+            first, bias = f"weight_ih_l0{direction}", f"bias_ih_l0{direction}"
+            weights[bias] = weights[bias] + weights[first] @ projection.bias
+            weights[first] = weights[first] @ projection.weight
+        shape = self._of_folded_shape[0].train(self.training)
+        states: Tensor = functional_call(shape, weights, (steps,))[0]
         return states
 
     def _features(self, convolutions: nn.Sequential, rows: Tensor) -> Tensor:
@@ -140,6 +151,18 @@ class DigitLSTM(nn.Module):
         images = rows.unsqueeze(1).contiguous(memory_format=torch.channels_last)
         features: Tensor = convolutions(images)
         return features.transpose(1, 2).flatten(2)
+
+
+def _lstm(architecture: Architecture, inputs: int, device: str | None = None) -> nn.LSTM:
+    return nn.LSTM(
+        inputs,
+        architecture.hidden,
+        architecture.layers,
+        batch_first=True,
+        bidirectional=architecture.bidirectional,
+        dropout=architecture.dropout,
+        device=device,
+    )
 
 
 def _convolutions(channels: tuple[int, ...]) -> nn.Sequential:

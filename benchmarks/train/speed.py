@@ -7,7 +7,8 @@ digits with batches of one size, in turns, on the device that `scanline train` w
 step to the last: the start of a process, loading data and drawing the made-up negatives, which happens once a run, are
 outside. The bare loop is forward, backward and step on float data that lies on the device; it neither shuffles nor
 distorts, and keeps no average. The tutorials' way is a DataLoader over Pillow images: one with nothing but the
-conversion to a tensor, one that turns, scales and shifts each image as well (without elastic distortion).
+conversion to a tensor, one that turns, scales and shifts each image as well (without elastic distortion). Its network
+projects each row by itself, where the preset has a projection, as the tutorials' does.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from torch.utils.data import Dataset as TorchDataset
 from scanline import console
 from train import augment, data, initialise, loop, origin, processes, state
 from train.command import split
+from train.model import DigitLSTM
 from train.objective import Objective
 from train.recipe import PRESETS, Preset
 
@@ -64,6 +66,14 @@ class PillowDigits(TorchDataset[tuple[Tensor, int]]):
         return torch.from_numpy(np.asarray(image, np.float32) / 255), self.labels[index]
 
 
+class TutorialNetwork(DigitLSTM):
+    """The same network, without multiplying the projection into the LSTM's weights."""
+
+    def _projected(self, projection: nn.Linear, steps: Tensor) -> Tensor:
+        states: Tensor = self.lstm(projection(steps))[0]
+        return states
+
+
 def batch_of(preset: Preset) -> int:
     """The images that a step of a preset computes."""
     return preset.recipe.batch + preset.recipe.negatives
@@ -79,7 +89,7 @@ def scanline_loop(digits: loop.Digits, here: processes.Processes, preset: Preset
 def bare_loop(digits: loop.Digits, here: processes.Processes, preset: Preset, precision: Precision) -> float:
     """Train for the same steps with nothing around the network."""
     rows = augment.to_rows(digits.images)
-    step, batch = _stepper(here, preset, precision), batch_of(preset)
+    step, batch = _stepper(DigitLSTM, here, preset, precision), batch_of(preset)
     began = time.perf_counter()
     for number in range(STEPS):
         chosen = slice(number * batch, (number + 1) * batch)
@@ -90,7 +100,7 @@ def bare_loop(digits: loop.Digits, here: processes.Processes, preset: Preset, pr
 def pillow_loop(digits: loop.Digits, here: processes.Processes, preset: Preset, *, distorted: bool) -> float:
     """Train for the same steps from a DataLoader."""
     loader = DataLoader(PillowDigits(digits, distorted=distorted), batch_of(preset), shuffle=True)
-    step = _stepper(here, preset, "float32")
+    step = _stepper(TutorialNetwork, here, preset, "float32")
     began = time.perf_counter()
     for _, (rows, labels) in zip(range(STEPS), loader, strict=False):
         step(rows.to(here.device), labels.to(here.device))
@@ -103,8 +113,12 @@ def _since(began: float, here: processes.Processes) -> float:
     return time.perf_counter() - began
 
 
-def _stepper(here: processes.Processes, preset: Preset, precision: Precision) -> Callable[[Tensor, Tensor], None]:
-    network = initialise.draw(preset.architecture, preset.recipe).to(here.device)
+def _stepper(
+    kind: type[DigitLSTM], here: processes.Processes, preset: Preset, precision: Precision
+) -> Callable[[Tensor, Tensor], None]:
+    network = kind(preset.architecture)
+    network.load_state_dict(initialise.draw(preset.architecture, preset.recipe).state_dict())
+    network.to(here.device)
     objective: nn.Module = Objective(network, preset.recipe).to(here.device)
     optimizer = state.begin(network, preset.recipe, steps=STEPS, device=here.device).optimizer
 

@@ -56,6 +56,25 @@ def test_convolutions_give_the_lstm_a_step_for_every_two_rows() -> None:
     assert set(changed.tolist()) <= {5, 6, 7, 8}
 
 
+@pytest.mark.parametrize(
+    "architecture",
+    [Architecture(hidden=8, projection=6), Architecture(hidden=8, projection=6, layers=2, bidirectional=True)],
+)
+def test_a_projection_is_one_of_every_step(architecture: Architecture) -> None:
+    torch.manual_seed(0)
+    network = DigitLSTM(architecture)
+    assert network.projection is not None
+    rows = torch.rand(4, 28, 28)
+    states = network.lstm(network.projection(rows))[0]
+    expected = network.head(states.mean(dim=1) if architecture.bidirectional else states[:, -1])
+    logits = network(rows)
+    torch.testing.assert_close(logits, expected)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    theirs = torch.autograd.grad(expected.square().sum(), trained)
+    for ours, wanted in zip(torch.autograd.grad(logits.square().sum(), trained), theirs, strict=True):
+        torch.testing.assert_close(ours, wanted)
+
+
 def test_the_forget_gates_constant_is_not_trained() -> None:
     network = DigitLSTM(Architecture(hidden=4, layers=2, bidirectional=True))
     constants = {name: weights for name, weights in network.named_parameters() if "bias_hh" in name}
