@@ -127,7 +127,11 @@ class DigitLSTM(nn.Module):
 
     def _states(self, rows: Tensor) -> Tensor:
         steps = rows if self.convolutions is None else self._features(self.convolutions, rows)
-        states: Tensor = self.lstm(steps)[0] if self.projection is None else self._projected(self.projection, steps)
+        if self.projection is not None:
+            if not steps.is_cuda:
+                return self._projected(self.projection, steps)
+            steps = self.projection(steps)  # cuDNN wants an LSTM's weights in one piece of memory, made once
+        states: Tensor = self.lstm(steps)[0]
         return states
 
     def _projected(self, projection: nn.Linear, steps: Tensor) -> Tensor:
