@@ -27,6 +27,8 @@ INPUT_NAME: Final = "rows"
 OUTPUT_NAME: Final = "logits"
 BATCH_DIMENSION: Final = "batch"
 METADATA_PREFIX: Final = "scanline."
+# The key of gRPC's metadata with which every answer of a server says its request's id, and callers may give one.
+REQUEST_ID: Final = "x-request-id"
 
 # MNIST's own procedure: ink box scaled into 20x20, centre of mass at the centre of 28x28 (scanline/preprocess.py).
 PREPROCESSING: Final = "mnist-20x20-centre-of-mass"

@@ -12,10 +12,10 @@ from typing import Final, Protocol
 import grpc
 import structlog
 
+from scanline.contract import REQUEST_ID
 from serve import status
 from serve.errors import CallError, CancelledError, ExpiredError, FullError, StoppingError
 
-REQUEST_ID: Final = "x-request-id"
 RETRY_AFTER: Final = 0.05  # seconds that a caller is told to stay away when too many calls are under way
 _ACCEPTABLE_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 

@@ -115,7 +115,8 @@ class Repository:
         self._serve(present := self._look(), [*present])
         if not self._served:
             reasons = "; ".join(reason for _, reason in self._refused.values())
-            raise ModelError(reasons or f"no version in {self._source} is one of {settings.model_versions}")
+            there = f"no version in {self._source} is one of {settings.model_versions}"
+            raise ModelError(reasons or f"{there}; there are {', '.join(map(str, sorted(present))) or 'none'}")
         for number, (_, reason) in self._refused.items():
             self._report_refusal(number, reason)
 

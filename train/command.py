@@ -36,9 +36,12 @@ def run(settings: Settings) -> int:
         if (settings.out / checkpoint.FIGURES).exists():
             console.err.print(f"{settings.out} is finished already")
             return 0
-        if here.rank == 0:
-            console.err.print(f"training {config.preset} ({config.parameters:,} weights) on {config.hardware}")
         digits = split(dataset, hold_out=config.calibrated_by is None, device=here.device)
+        loop.count_steps(config.recipe, len(digits.labels), here)  # before there is a folder, if they are too few
+        if here.rank == 0:
+            if not settings.resume:
+                _save(settings.out, config)
+            console.err.print(f"training {config.preset} ({config.parameters:,} weights) on {config.hardware}")
         try:
             training = loop.fit(
                 config.architecture,
@@ -100,13 +103,16 @@ def _begin(settings: Settings, here: processes.Processes) -> tuple[Config, data.
         torch=torch.__version__,
         source_revision=origin.source_revision(),
     )
-    if here.rank == 0:
-        try:
-            settings.out.mkdir(parents=True, exist_ok=True)
-            checkpoint.save_config(settings.out, config)
-        except OSError as error:
-            raise UsageError(f"--out {settings.out}: it can't be written to: {error.strerror}") from None
     return config, dataset
+
+
+def _save(run: Path, config: Config) -> None:
+    """Begin the run's folder."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        checkpoint.save_config(run, config)
+    except OSError as error:
+        raise UsageError(f"--out {run}: it can't be written to: {error.strerror}") from None
 
 
 def _check_calibrated_by(settings: Settings) -> None:

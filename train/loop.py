@@ -83,7 +83,7 @@ def fit(
         DivergenceError: the loss is not finite.
         KeyboardInterrupt: Ctrl-C; the state is saved.
     """
-    batches, steps = _count(recipe, len(digits.labels), processes)
+    batches, steps = count_steps(recipe, len(digits.labels), processes)
     _seed(processes.device, seed, FIRST_WEIGHTS, 0)
     network = initialise.draw(architecture, recipe).to(processes.device)
     images, labels = _with_negatives(digits, recipe, seed)
@@ -122,8 +122,13 @@ def fit(
     return training
 
 
-def _count(recipe: Recipe, images: int, processes: Processes) -> tuple[int, int]:
-    """Give the steps of an epoch and of the run."""
+def count_steps(recipe: Recipe, images: int, processes: Processes) -> tuple[int, int]:
+    """Give the steps of an epoch and of the run over so many images.
+
+    Raises:
+        InputError: there are fewer images than one batch has.
+        UsageError: the processes can't share a batch evenly.
+    """
     shared = recipe.batch + recipe.negatives
     if shared % processes.count:
         raise UsageError(f"a batch of {shared} images can't be shared evenly by {processes.count} processes")
@@ -199,8 +204,8 @@ def _report(
     training.loss_sum.zero_()
     if not math.isfinite(loss):
         raise DivergenceError(
-            f"the loss is {loss} after step {training.step}, so the weights are lost; try again with a lower "
-            f"--learning-rate than {recipe.learning_rate:g}, or look for unusual images in the data"
+            f"the loss is {loss} after step {training.step}, so the weights are lost; try again, in another "
+            f"--out, with a lower --learning-rate than {recipe.learning_rate:g}, or look for unusual images in the data"
         )
     line = {"step": training.step, "loss": loss, "seconds": round(training.seconds, 3)}
     if recipe.report_every is not None:  # on the batch that the step was made with, after it

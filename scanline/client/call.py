@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import grpc
 
+from scanline.contract import REQUEST_ID
 from scanline.errors import (
     AccessError,
     BusyError,
@@ -85,7 +86,7 @@ class Call(Generic[Response]):
         elif self._line.closed.is_set():
             self._fail(ClosedError("client"))
         elif (pause := self._pause(code, running.trailing_metadata())) is None:
-            self._fail(translate(code, running.details() or "", self._line))
+            self._fail(translate(code, running.details() or "", self._line, running.trailing_metadata()))
         else:
             threading.Thread(target=self._wait_and_attempt, args=(pause,), daemon=True).start()
 
@@ -120,15 +121,25 @@ class Call(Generic[Response]):
             self._running.cancel()
 
 
-def translate(code: grpc.StatusCode, details: str, line: Connection) -> ServiceError:
-    """Give the error that says in a caller's terms why there is no answer, and what to do."""
+def translate(
+    code: grpc.StatusCode, details: str, line: Connection, trailing: Iterable[tuple[str, str | bytes]] | None
+) -> ServiceError:
+    """Give the error that says in a caller's terms why there is no answer, and what to do.
+
+    Args:
+        code: the status.
+        details: its message.
+        line: what the call went over.
+        trailing: the metadata that came with it.
+    """
     name, target = code.name, line.target
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             how = "with" if line.encrypted else "without"
-            return UnreachableError(
-                f"no answer from {target}: {details}; is `scanline serve` running there, {how} TLS?", name
-            )
+            reason = f"no answer from {target}: {details}; is `scanline serve` running there, {how} TLS?"
+            if any(key == REQUEST_ID for key, _ in trailing or ()):  # a server of ours said so; gRPC itself has no ids
+                reason = f"{target} can't answer now: {details}; try again later"
+            return UnreachableError(reason, name)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return SlowError(
                 f"{target} did not answer within {line.timeout:g} s; give it more time or fewer calls at once", name

@@ -17,6 +17,9 @@ from scanline.v1 import digits_pb2 as pb
 # What a call holds at most, if the server would take more: from here on larger messages gain nothing, while small ones
 # spread over a server's cores and over servers, take little memory, and are soon repeated. A larger file goes alone.
 MAX_IMAGES: Final = 128
+# A file takes a server up to 0.2 s of a core. With 128 of them in a message, and 8 messages under way, a server of one
+# core would need minutes for each, and none would meet its deadline.
+MAX_FILES: Final = 16
 MAX_BYTES: Final = 2 * 2**20
 # Room in a message for everything but the images.
 ENVELOPE_BYTES: Final = 1024
@@ -68,7 +71,8 @@ class Part:
 
     def takes(self, images: int, size: int, limits: Limits) -> bool:
         """Say whether so many images of so many bytes fit in as well."""
-        return len(self.contents) + images <= limits.images and self.size + size <= limits.size
+        most = limits.images if self.of_pixels else min(limits.images, MAX_FILES)
+        return len(self.contents) + images <= most and self.size + size <= limits.size
 
     def request(self, *, probabilities: bool) -> pb.ClassifyRequest:
         """Give the message."""

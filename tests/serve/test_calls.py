@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from scanline.contract import REQUEST_ID
 from scanline.model import Model
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
-from serve.calls import REQUEST_ID
 from serve.lifecycle import Server
 from serve.status import Metadata
 from tests.serve.conftest import PATIENCE, ServerProcess, serving

@@ -331,7 +331,9 @@ def test_without_admin_nobody_loads_or_unloads(models: Path) -> None:
         assert current(DigitsStub(channel)) == "1"
 
 
-@pytest.mark.parametrize(("policy", "words"), [("latest:1", "digits.int8.onnx has "), ("7", "is one of 7")])
+@pytest.mark.parametrize(
+    ("policy", "words"), [("latest:1", "digits.int8.onnx has "), ("7", "is one of 7; there are 1")]
+)
 def test_a_server_with_nothing_to_serve_does_not_start(tmp_path: Path, policy: str, words: str) -> None:
     publish(tmp_path, 1, spoil=truncated)
     assert words in failed_start("--model", str(tmp_path), "--model-versions", policy)

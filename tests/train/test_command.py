@@ -162,7 +162,10 @@ def test_an_unsuitable_teacher_is_refused(tmp_path: Path, finished: Path, capsys
 
 def test_divergence_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path / "run", "--epochs", "2", "--learning-rate", "1e30") == 1
-    assert re.search(r"the loss is (nan|inf) after step 10.*lower --learning-rate than 1e\+30", capsys.readouterr().err)
+    assert re.search(
+        r"the loss is (nan|inf) after step 10.*in another --out, with a lower --learning-rate than 1e\+30",
+        capsys.readouterr().err,
+    )
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
@@ -178,6 +181,7 @@ def test_too_few_images_for_a_batch_are_refused(tmp_path: Path, capsys: pytest.C
     options = ["--data", f"folder:{tmp_path / 'own'}", "--out", str(tmp_path / "run")]
     assert main(["train", *options]) == 1
     assert "there are 28 images to train on, fewer than one batch of 128" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()  # so that the same command goes once there are more
 
 
 def test_options_are_read_without_the_packages_of_training() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from PIL import Image
 from scanline import Client, ClosedError, InputError, ModelError, Reader, UnreachableError, samples
 from scanline.client.messages import MAX_BYTES, MAX_IMAGES
 from scanline.contract import IMAGE_BYTES
+from scanline.inference import open_inference_pb2 as oip
+from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serve.lifecycle import Server
 from tests.scanline.client.servers import scripted
 from tests.serve.conftest import serving
@@ -204,6 +207,21 @@ def test_no_server_is_said_in_plain_words() -> None:
     assert error.value.code == "UNAVAILABLE"
     assert str(error.value).startswith("no answer from 127.0.0.1:1: ")
     assert str(error.value).endswith("is `scanline serve` running there, without TLS?")
+
+
+def test_a_server_that_can_t_answer_is_no_missing_server() -> None:
+    with serving(admin=True) as server, grpc.insecure_channel(server.address) as channel:
+        GRPCInferenceServiceStub(channel).RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="digits"))
+        with Client(server.address, timeout=1) as client, pytest.raises(UnreachableError) as error:
+            client.classify(samples.files()[0])
+    assert str(error.value) == f"{server.address} can't answer now: the model is unloaded; try again later"
+
+
+def test_files_go_a_few_at_a_time_so_that_each_message_is_answered_in_time() -> None:
+    with scripted() as server, Client(server.address) as client:
+        answers = client.classify([bytes([number % 10, 0]) for number in range(100)])
+    assert [answer.digit for answer in answers] == [number % 10 for number in range(100)]
+    assert (sum(server.images), max(server.images)) == (100, 16)
 
 
 def test_the_client_knows_the_server_s_model(client: Client, reader: Reader) -> None:
