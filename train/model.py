@@ -80,8 +80,8 @@ class DigitLSTM(nn.Module):
         inputs = architecture.convolutions[-1] * COLUMNS // 4 if architecture.convolutions else COLUMNS
         self.projection = nn.Linear(inputs, architecture.projection) if architecture.projection else None
         self.lstm = _lstm(architecture, architecture.projection or inputs)
-        # What `_projected` computes with other weights; in a tuple, where the module's own weights are not looked for.
-        self._of_folded_shape = (_lstm(architecture, inputs, device="meta"),)
+        # What `_projected` computes with other weights; in a list, where the module's own weights are not looked for.
+        self._of_folded_shape = [_lstm(architecture, inputs, device="meta")] if architecture.projection else []
         self.head = nn.Linear(architecture.hidden * (2 if architecture.bidirectional else 1), CLASSES)
         forget_gate = slice(
             architecture.hidden, 2 * architecture.hidden

@@ -10,32 +10,28 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import numpy as np
 
 from scanline.contract import COLUMNS, ROWS, to_network
 from scanline.inference import open_inference_pb2 as oip
-from scanline.inference.open_inference_pb2_grpc import (
-    GRPCInferenceServiceServicer,
-    add_GRPCInferenceServiceServicer_to_server,
-)
 from scanline.model import Model
 from scanline.prediction import softmax
 from scanline.v1 import digits_pb2 as pb
-from scanline.v1.digits_pb2_grpc import DigitsServicer, add_DigitsServicer_to_server
 
 THREADS = 8
 
 
-class Plain(DigitsServicer):
+class Plain:
     """Answers each call with a run of its own."""
 
     def __init__(self) -> None:
         """Open the shipped int8 model with one thread, as Scanline does."""
         self._model = Model()
 
-    def Classify(self, request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:  # noqa: ARG002, N802 - gRPC looks the method up by this name and calls it with both
+    def classify(self, request: pb.ClassifyRequest, _: grpc.ServicerContext) -> pb.ClassifyResponse:
         """Run the model on the call's images."""
         pixels = np.frombuffer(request.pixels, np.uint8).reshape(-1, ROWS, COLUMNS)
         logits = self._model.run(to_network(pixels))
@@ -45,16 +41,8 @@ class Plain(DigitsServicer):
             response.predictions.add(digit=row.index(confidence), confidence=confidence)
         return response
 
-
-class PlainInference(GRPCInferenceServiceServicer):
-    """Does the same over the Open Inference Protocol."""
-
-    def __init__(self) -> None:
-        """Open the shipped int8 model with one thread, as Scanline does."""
-        self._model = Model()
-
-    def ModelInfer(self, request: oip.ModelInferRequest, context: grpc.ServicerContext) -> oip.ModelInferResponse:  # noqa: ARG002, N802 - gRPC looks the method up by this name and calls it with both
-        """Run the model on the request's tensor."""
+    def infer(self, request: oip.ModelInferRequest, _: grpc.ServicerContext) -> oip.ModelInferResponse:
+        """Do the same over the Open Inference Protocol, on the request's tensor."""
         rows = np.frombuffer(request.raw_input_contents[0], "<f4").reshape(request.inputs[0].shape)
         logits = self._model.run(rows)
         probabilities = softmax(logits, self._model.card.temperature)
@@ -70,12 +58,23 @@ class PlainInference(GRPCInferenceServiceServicer):
         return response
 
 
+def add_method(server: grpc.Server, service: str, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> None:
+    """Add a method as gRPC's generated code adds those of a service: in both ways."""
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+    server.add_registered_method_handlers(service, {method: handler})
+
+
 def main() -> None:
     """Serve until killed."""
-    server = grpc.server(ThreadPoolExecutor(THREADS))
-    # of their methods the benchmark calls one each
-    add_DigitsServicer_to_server(Plain(), server)  # type: ignore[abstract] # only the stub's types are: what is not there answers UNIMPLEMENTED
-    add_GRPCInferenceServiceServicer_to_server(PlainInference(), server)  # type: ignore[abstract] # only the stub has them: what is not there answers UNIMPLEMENTED
+    server, plain = grpc.server(ThreadPoolExecutor(THREADS)), Plain()
+    classify = grpc.unary_unary_rpc_method_handler(
+        plain.classify, pb.ClassifyRequest.FromString, pb.ClassifyResponse.SerializeToString
+    )
+    infer = grpc.unary_unary_rpc_method_handler(
+        plain.infer, oip.ModelInferRequest.FromString, oip.ModelInferResponse.SerializeToString
+    )
+    add_method(server, "scanline.v1.Digits", "Classify", classify)
+    add_method(server, "inference.GRPCInferenceService", "ModelInfer", infer)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     sys.stdout.write(f"127.0.0.1:{port}\n")

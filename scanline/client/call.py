@@ -8,7 +8,7 @@ deadline for all attempts together. Classifying twice does no harm.
 
 from __future__ import annotations
 
-import random
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -38,6 +38,7 @@ LONGEST_PAUSE: Final = 2.0
 # How long a client that no server has answered yet goes on trying, in seconds: the address may be wrong.
 FIRST_CONTACT: Final = 2.0
 PUSHBACK: Final = "grpc-retry-pushback-ms"
+CHANCE: Final = secrets.SystemRandom()  # spreads callers out
 
 Response = TypeVar("Response")
 
@@ -109,7 +110,9 @@ class Call(Generic[Response]):
         elif untried:
             pause = 0.0  # another address may be well
         else:
-            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (rounds - 1)) * random.uniform(0.8, 1.2)  # noqa: S311 - spreads callers out; guessing it gains nothing
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (rounds - 1)) * CHANCE.uniform(
+                0.8, 1.2
+            )  # so that callers spread out
         return pause if passed + pause < self._line.timeout else None
 
     def _fail(self, error: ScanlineError) -> None:

@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     """Serve the model that ships with the package on a free port, send it the sample images, show its answers."""
 
 
-def run(settings: Settings) -> int:  # noqa: ARG001 - cli.main calls every command so; these have no fields
+def run(_: Settings) -> int:
     """Show each sample as the network sees it, with the server's answer."""
     files = samples.files()
     with _server() as address, Client(address) as client:

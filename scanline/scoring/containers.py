@@ -32,7 +32,7 @@ IDX_SUFFIXES: Final = ("-ubyte", "-ubyte.gz", ".idx", ".idx.gz")
 # The start of an IDX file of bytes in three dimensions (LeCun et al., The MNIST database, "File formats").
 IDX_HEADER: Final = struct.Struct(">4I")
 IDX_MAGIC: Final = 0x0803
-# What reading a damaged archive raises; zipfile says RuntimeError for a password, NotImplementedError for a method.
+# What reading a damaged archive raises; of them RuntimeError is zipfile's for a password or an unknown method.
 DAMAGE: Final = (
     OSError,
     EOFError,
@@ -77,7 +77,7 @@ def tarred(path: str) -> Iterator[Entry]:
     """Give the images in a .tar archive, compressed or not, in its order. A link in it is an error."""
     with opened(path) as file, tarfile.open(path, "r|*", file, tarinfo=_Member) as archive:
         while member := archive.next():
-            archive.members.clear()  # type: ignore[attr-defined] # it remembers each member otherwise
+            archive.members.clear()  # type: ignore[attr-defined]  # grows with the archive; typeshed leaves it out
             name = f"{path}/{member.name}"
             if is_image(member.name) and member.isfile():
                 yield from _images(name, partial(_content, partial(_extract, archive, member)))

@@ -2,50 +2,31 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import os
-import random
 import shutil
-import signal
 import struct
 import subprocess
-import sys
 import zipfile
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from scanline import Reader, samples
 from scanline.scoring.inputs import find
+from tests.scanline.scoring.running import environment, line, table
 from tests.serve.conftest import serving
 
 PNG = samples.files()[0].read_bytes()
 COLUMNS = ["path", "digit", "confidence", "status", "reason", "error", "model"]
 
 
-def environment(**variables: str) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("SCANLINE_")} | variables
-
-
-def line(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "scanline", "score", *map(str, arguments)]
-
-
 def command(*arguments: str | Path, given: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         line(*arguments), capture_output=True, text=True, env=environment(**variables), check=False, input=given
     )
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture
@@ -186,29 +167,6 @@ def test_a_list_with_null_characters_is_refused(scans: Path, tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["scans"]
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "words"),
-    [(signal.SIGINT, 130, "no row is kept yet\ninterrupted\n"), (signal.SIGTERM, 143, "no row is kept yet\n")],
-)
-def test_an_end_at_the_start_is_said(tmp_path: Path, number: signal.Signals, code: int, words: str) -> None:
-    process = subprocess.Popen(
-        line("-", "--output", tmp_path / "out.csv"),
-        env=environment(),
-        stdin=subprocess.PIPE,  # the list that never comes
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    while len(workers(process)) < 2 and process.poll() is None:  # the pool's own helper, and the first reader
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.01)
-    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)  # as a terminal does
-    out, err = process.communicate()  # to the end of all that write there
-    assert (process.returncode, out, err) == (code, "", words)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_list_archives_and_idx_files_in_one_run(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.write(samples.files()[0], "in/0.png")
@@ -225,107 +183,6 @@ def test_a_list_archives_and_idx_files_in_one_run(tmp_path: Path) -> None:
     names = ["a.zip/in/0.png", "b.zip", *(str(file) for file in listed), *(f"i-ubyte.gz/{n}" for n in range(3))]
     assert [row["path"].removeprefix(f"{tmp_path}/") for row in rows] == names
     assert [row["digit"] for row in rows[4:]] == ["1"] * 3
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """400 small pictures in folders, two of them broken."""
-    folder = tmp_path_factory.mktemp("many")
-    small = [Image.open(file).convert("L").resize((28, 28)) for file in samples.files()]
-    for number in range(400):
-        path = folder / f"{number % 7}" / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        small[number % len(small)].save(path, compress_level=1)
-        if number % 200 == 3:
-            path.write_bytes(b"broken")
-    return folder
-
-
-def start(folder: Path, output: Path, *options: str) -> subprocess.Popen[bytes]:
-    """Run the command in batches and parts of a few rows, so that a kill finds it everywhere."""
-    code = (
-        "import sys; from scanline.cli import main; from scanline.scoring import engine, journal; "
-        "engine.BATCH_FILES = 16; journal.PART_ROWS = 1; sys.exit(main(sys.argv[1:]))"
-    )
-    arguments = ["score", str(folder), "--output", str(output), "--resume", "--processes", "2", *options]
-    with output.with_name("log").open("a") as log:
-        return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment(), stdout=log, stderr=log)
-
-
-def workers(process: subprocess.Popen[Any]) -> list[int]:
-    with suppress(FileNotFoundError):
-        return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
-    return []
-
-
-def alive(pid: int) -> bool:
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
-@pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_kills_at_random_moments_lose_no_row_and_write_none_twice(many: Path, tmp_path: Path, suffix: str) -> None:
-    if suffix == "parquet":
-        pytest.importorskip("pyarrow", reason="needs the extra parquet")
-    whole, output, chance = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}", random.Random(8)
-    assert start(many, whole).wait() == 1
-    kept, kills, seen = 0, 0, []
-    while True:
-        process = start(many, output)
-        state = output.with_name(f"{output.name}.partial") / "state.json"
-        goal = kept + chance.randrange(1, 300)
-        while process.poll() is None and (kept := _rows(state, kept)) < goal:
-            with suppress(subprocess.TimeoutExpired):  # a look every few milliseconds, at no fixed moment
-                process.wait(chance.random() / 50)
-        seen += workers(process)
-        process.send_signal(signal.SIGKILL)
-        if process.wait() != -signal.SIGKILL:
-            break
-        kills += 1
-    assert process.returncode == 1
-    assert kills
-    assert _content(output) == _content(whole)
-    while any(map(alive, seen)):  # they leave with their parents; the test's own time limit bounds the wait
-        pass
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", output.name, whole.name]
-    assert "semaphore" not in (tmp_path / "log").read_text()
-
-
-def _rows(state: Path, before: int) -> int:
-    with suppress(FileNotFoundError):
-        return int(json.loads(state.read_text())["rows"])
-    return before
-
-
-def _content(path: Path) -> Any:
-    if path.suffix == ".csv":
-        return path.read_bytes()
-
-    from pyarrow import parquet
-
-    return parquet.read_table(path)
-
-
-def test_an_interrupted_run_says_how_to_go_on(many: Path, tmp_path: Path) -> None:
-    folder, output = tmp_path / "longer", tmp_path / "out.csv"
-    for copy in range(25):  # seconds of work, so that the signal comes before the end
-        shutil.copytree(many, folder / f"{copy:02}", symlinks=True)
-    process = start(folder, output)
-    state = tmp_path / "out.csv.partial" / "state.json"
-    while process.poll() is None and not _rows(state, 0):
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(0.01)
-    process.send_signal(signal.SIGINT)
-    assert process.wait() == 130
-    entries = list(find([str(folder)]))
-    assert 0 < (kept := _rows(state, 0)) < len(entries)
-    assert start(folder, output).wait() == 1
-    log = (tmp_path / "log").read_text()
-    assert "the same command with --resume goes on\ninterrupted\n" in log
-    assert f"{len(entries) - kept:,} files in " in log
-    assert f"after {kept:,} of earlier runs" in log
-    assert [row["path"] for row in table(output)] == [entry.name for entry in entries]
 
 
 @pytest.mark.parametrize(
