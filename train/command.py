@@ -12,9 +12,9 @@ from rich.table import Table
 
 from scanline import console
 from scanline.errors import ModelError, UsageError
-from train import calibration, checkpoint, data, evaluate, loop, measure, origin, processes, report, state
+from train import batches, calibration, checkpoint, data, evaluate, loop, measure, origin, processes, report, state
+from train.batches import Digits
 from train.checkpoint import Config, Figures
-from train.loop import Digits
 from train.model import DigitLSTM
 from train.recipe import PRESETS, Recipe
 from train.settings import Settings
@@ -37,7 +37,7 @@ def run(settings: Settings) -> int:
             console.err.print(f"{settings.out} is finished already")
             return 0
         digits = split(dataset, hold_out=config.calibrated_by is None, device=here.device)
-        loop.count_steps(config.recipe, len(digits.labels), here)  # before there is a folder, if they are too few
+        batches.length(config.recipe, len(digits.labels), here)  # before there is a folder, if they are too few
         if here.rank == 0:
             if not settings.resume:
                 _save(settings.out, config)

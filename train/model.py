@@ -24,7 +24,6 @@ class Architecture:
         convolutions: the channels of 3x3 convolutions before the LSTM, each followed by a ReLU; after the first the
             largest of 2x2 values is kept, after the last the largest of each two in a row. So the LSTM reads 14 steps,
             two rows of pixels and their surroundings each. Empty for the raw pixels.
-        dropout: the share of values dropped between stacked layers, 0 to 1.
     """
 
     hidden: int
@@ -32,7 +31,6 @@ class Architecture:
     layers: int = 1
     bidirectional: bool = False
     convolutions: tuple[int, ...] = ()
-    dropout: float = 0.0
 
     @property
     def name(self) -> str:
@@ -164,7 +162,6 @@ def _lstm(architecture: Architecture, inputs: int, device: str | None = None) ->
         architecture.layers,
         batch_first=True,
         bidirectional=architecture.bidirectional,
-        dropout=architecture.dropout,
         device=device,
     )
 

@@ -96,7 +96,7 @@ def begin(network: DigitLSTM, recipe: Recipe, *, steps: int, device: torch.devic
         (parameter for parameter in network.parameters() if parameter.requires_grad),
         lr=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
-        fused=device.type == "cuda",
+        fused=True,
     )
     return Training(
         network=network,

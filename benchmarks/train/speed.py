@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from scanline import console
-from train import augment, data, initialise, loop, origin, processes, state
+from train import augment, batches, data, initialise, loop, origin, processes, state
 from train.command import split
 from train.model import DigitLSTM
 from train.objective import Objective
@@ -44,7 +44,7 @@ TURNS: Final = 6
 class PillowDigits(TorchDataset[tuple[Tensor, int]]):
     """Digits as Pillow images that become tensors one by one, as in the tutorials."""
 
-    def __init__(self, digits: loop.Digits, *, distorted: bool) -> None:
+    def __init__(self, digits: batches.Digits, *, distorted: bool) -> None:
         self.images = [Image.fromarray(image) for image in digits.images.cpu().numpy()]
         self.labels = digits.labels.tolist()
         self.distorted = distorted
@@ -79,14 +79,14 @@ def batch_of(preset: Preset) -> int:
     return preset.recipe.batch + preset.recipe.negatives
 
 
-def scanline_loop(digits: loop.Digits, here: processes.Processes, preset: Preset, precision: Precision) -> float:
+def scanline_loop(digits: batches.Digits, here: processes.Processes, preset: Preset, precision: Precision) -> float:
     """Train for some steps as `scanline train` does, and give the seconds that they took, as all of these do."""
     with tempfile.TemporaryDirectory() as run:
         recipe = replace(preset.recipe, steps=STEPS, precision=precision)
         return loop.fit(preset.architecture, recipe, digits, seed=0, run=Path(run), processes=here).seconds
 
 
-def bare_loop(digits: loop.Digits, here: processes.Processes, preset: Preset, precision: Precision) -> float:
+def bare_loop(digits: batches.Digits, here: processes.Processes, preset: Preset, precision: Precision) -> float:
     """Train for the same steps with nothing around the network."""
     rows = augment.to_rows(digits.images)
     step, batch = _stepper(DigitLSTM, here, preset, precision), batch_of(preset)
@@ -97,7 +97,7 @@ def bare_loop(digits: loop.Digits, here: processes.Processes, preset: Preset, pr
     return _since(began, here)
 
 
-def pillow_loop(digits: loop.Digits, here: processes.Processes, preset: Preset, *, distorted: bool) -> float:
+def pillow_loop(digits: batches.Digits, here: processes.Processes, preset: Preset, *, distorted: bool) -> float:
     """Train for the same steps from a DataLoader."""
     loader = DataLoader(PillowDigits(digits, distorted=distorted), batch_of(preset), shuffle=True)
     step = _stepper(TutorialNetwork, here, preset, "float32")
@@ -132,7 +132,7 @@ def _stepper(
     return step
 
 
-def ways(digits: loop.Digits, here: processes.Processes, preset: Preset) -> dict[str, Callable[[], float]]:
+def ways(digits: batches.Digits, here: processes.Processes, preset: Preset) -> dict[str, Callable[[], float]]:
     """What is compared, by name: functions that train for the same steps and give the seconds that they took."""
     return {
         "scanline train": lambda: scanline_loop(digits, here, preset, "float32"),

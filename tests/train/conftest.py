@@ -13,8 +13,8 @@ import torch
 
 from scanline.cli import main
 from train import data
+from train.batches import Digits
 from train.command import split
-from train.loop import Digits
 
 Process = subprocess.Popen[str]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from train import calibration, data, evaluate, loop, measure, negatives
-from train.loop import Digits
+from train.batches import Digits
 from train.processes import Processes
 from train.recipe import PRESETS
 
