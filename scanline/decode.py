@@ -214,7 +214,9 @@ def _working_size(image: Image.Image) -> Image.Image:
     mode = "L" if image.mode in {"1", "L", "LA", "La"} else "RGB"
     factor = max(1, max(image.size) // WORKING_SIDE)
     if not image.has_transparency_data:
-        return image.convert(mode).reduce(factor)
+        if image.mode != mode:
+            image = image.convert(mode)
+        return image.reduce(factor) if factor > 1 else image
     layers = image.convert("RGBA")
     if factor > 1:  # with the colours multiplied by the opacity: what can't be seen has no say
         layers = layers.convert("RGBa").reduce(factor).convert("RGBA")

@@ -6,31 +6,33 @@ Two models. A plane fits paper whose light changes slowly. Opening (Serra, Image
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scanline.strokes import Pixels
+from scanline.geometry import Mask, Pixels, moments
 
 # The paper is what lies along the border, in a band of this share of the shorter side.
 BAND: Final = 0.12
 # No stroke is as wide as this share of the shorter side, or half as wide where it runs along the border.
 WIDEST_STROKE: Final = 0.35
+LEVELS: Final = np.arange(256)
 
 
-def band(picture: Pixels) -> Pixels:
-    """Give the pixels along the border of a picture, uint8 [height, width], in one row."""
-    return picture[_band_mask(picture.shape)]
+def level(picture: Pixels) -> float:
+    """Give the median along the border of a picture, uint8 [height, width]: the paper's level of grey."""
+    return _median(LEVELS, _counts(picture[_border(picture.shape)]))
 
 
 def plane(brightness: Pixels) -> NDArray[np.float64]:
     """Fit a plane to the border by least squares, without what is far from the border's median: ink that touches it."""
-    rows, columns = np.nonzero(_band_mask(brightness.shape))
-    values = brightness[rows, columns].astype(np.int64)
-    off = np.abs(values - float(np.median(values)))
-    near = off <= max(3.0, 2.5 * 1.4826 * float(np.median(off)))  # 1.4826 x median: the deviation, for normal noise
-    level, down, across = _fit(rows[near], columns[near], values[near])
+    border = _border(brightness.shape)
+    counts = _counts(brightness[border])
+    off = np.abs(LEVELS - _median(LEVELS, counts))
+    near = off <= max(3.0, 2.5 * 1.4826 * _median(off, counts))  # 1.4826 x median: the deviation, for normal noise
+    border &= near[brightness]
+    level, down, across = _fit(brightness, border)
     height, width = brightness.shape
     fitted: NDArray[np.float64] = level + down * np.arange(height)[:, None] + across * np.arange(width)
     return fitted
@@ -59,22 +61,38 @@ def _along(values: Pixels, window: int, extreme: np.ufunc, outside: int) -> Pixe
     return result
 
 
-def _band_mask(shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def _border(shape: tuple[int, ...]) -> Mask:
     width = max(1, round(min(shape) * BAND))
     mask = np.ones(shape, bool)
     mask[width:-width, width:-width] = False
     return mask
 
 
-def _fit(rows: NDArray[np.int64], columns: NDArray[np.int64], values: NDArray[np.int64]) -> tuple[float, ...]:
-    """Solve the normal equations in whole numbers, since linear algebra libraries differ in their last bits."""
-    terms = np.stack([np.ones_like(rows), rows, columns])
-    left, right = (terms @ terms.T).tolist(), (terms @ values).tolist()
+def _counts(levels: Pixels) -> NDArray[np.int64]:
+    return np.bincount(levels, minlength=256)
+
+
+def _median(values: NDArray[Any], counts: NDArray[np.int64]) -> float:
+    """Give the median of values of which there are so many each."""
+    order = values.argsort()
+    ends = counts[order].cumsum()
+    middle = ((ends[-1] - 1) // 2, ends[-1] // 2)  # the same one twice where their number is odd
+    return float(values[order[np.searchsorted(ends, middle, side="right")]].mean())
+
+
+def _fit(brightness: Pixels, known: Mask) -> tuple[float, float, float]:
+    """Fit level, slope down and slope across to some pixels.
+
+    The normal equations are whole numbers and solved as such, since linear algebra libraries differ in their last bits.
+    """
+    n, y, x, yy, yx, xx = moments(known)
+    left, right = [[n, y, x], [y, yy, yx], [x, yx, xx]], moments(np.where(known, brightness, 0))[:3]
     determinant = _determinant(left)
     if determinant == 0:  # the points are on one line, as in a picture one pixel high
-        return float(np.median(values)), 0.0, 0.0
+        return float(np.median(brightness[known])), 0.0, 0.0
     replaced = ([[*row[:k], new, *row[k + 1 :]] for row, new in zip(left, right, strict=True)] for k in range(3))
-    return tuple(_determinant(matrix) / determinant for matrix in replaced)  # Cramer's rule
+    first, second, third = (_determinant(matrix) / determinant for matrix in replaced)  # Cramer's rule
+    return first, second, third
 
 
 def _determinant(matrix: list[list[int]]) -> int:

@@ -27,8 +27,9 @@ from PIL import Image
 from scanline import paper, shape
 from scanline.contract import COLUMNS, ROWS
 from scanline.decode import MAX_PIXELS, decode
+from scanline.geometry import Mask, Pixels, box, framed
 from scanline.prediction import RejectReason
-from scanline.strokes import Pixels, inside, of_the_digit, thickened
+from scanline.strokes import inside, of_the_digit, thickened
 
 BOX: Final = 20
 CENTRE: Final = 14
@@ -99,10 +100,9 @@ def in_normal_form(picture: Pixels) -> bool:
     That is: 28x28, light on black, the longest side of the ink at most 20, the centre of mass within 0.5 of (14, 14) in
     rows and in columns. All but 2 of MNIST's 70,000 images are.
     """
-    if picture.shape != (ROWS, COLUMNS) or np.median(_edge(picture)) > 0 or not picture.any():
+    if picture.shape != (ROWS, COLUMNS) or np.count_nonzero(_edge(picture)) >= ROWS + COLUMNS - 2 or not picture.any():
         return False
-    rows, columns = np.nonzero(picture)
-    if max(np.ptp(rows), np.ptp(columns)) >= BOX:
+    if max(picture[box(picture > 0)].shape) > BOX:
         return False
     return all(abs(centre - CENTRE) <= 0.5 for centre in _centre_of_mass(picture))
 
@@ -112,13 +112,21 @@ def grey(picture: Image.Image) -> Pixels:
 
     It is the luminance (ITU-R BT.601), or the one of the three channels that varies far more than it.
     """
-    luminance = np.asarray(picture.convert("L"))
     if picture.mode == "L":
-        return luminance
-    channels = np.asarray(picture)
-    spread = channels.reshape(-1, 3).std(axis=0)
-    best = int(spread.argmax())
-    return channels[:, :, best] if spread[best] > BETTER_CHANNEL * luminance.std() else luminance
+        return np.asarray(picture)
+    luminance = picture.convert("L")
+    spreads = [_variance(counts) for counts in np.reshape(picture.histogram(), (3, 256))]
+    best = int(np.argmax(spreads))
+    if spreads[best] > BETTER_CHANNEL**2 * _variance(np.array(luminance.histogram())):
+        return np.asarray(picture.getchannel(best))
+    return np.asarray(luminance)
+
+
+def _variance(counts: NDArray[np.int64]) -> float:
+    """Give the variance of levels, of which there are counts [256]."""
+    levels = np.arange(len(counts))
+    number, total, squares = (int(counts @ levels**power) for power in range(3))
+    return (number * squares - total**2) / number**2
 
 
 def ink(picture: Pixels) -> Pixels:
@@ -133,7 +141,7 @@ def ink(picture: Pixels) -> Pixels:
         height, width = picture.shape
         picture = np.asarray(Image.fromarray(picture).resize((width * scale, height * scale), Image.Resampling.BICUBIC))
     middle = (int(picture.min()) + int(picture.max())) / 2
-    light = bool(np.median(paper.band(picture)) > middle)
+    light = paper.level(picture) > middle
     found = _ink_on(picture, paper.plane, light=light)
     if _at_border(found) > MOST_AT_BORDER:
         for other in (_ink_on(picture, paper.opened, light=light), _ink_on(picture, paper.opened, light=not light)):
@@ -146,10 +154,10 @@ def _ink_on(picture: Pixels, model: Callable[[Pixels], NDArray[Any]], *, light: 
     """Give the ink on light or dark paper, by a model of the paper; none where the model does not hold."""
     brightness = 255 - picture if light else picture
     ground = model(brightness)
-    difference: NDArray[Any] = brightness - ground.astype(np.float64)
+    difference: NDArray[Any] = brightness - ground.astype(np.float64, copy=False)
     if light and model is paper.opened:  # ink in a shadow has as much less light as the paper there
         difference = difference * (255 - ground.min()) / np.maximum(255 - ground.astype(np.float64), 1)
-    contrast = np.clip(np.rint(difference), 0, 255).astype(np.uint8)
+    contrast = np.clip(np.rint(difference, out=difference), 0, 255, out=difference).astype(np.uint8)
     if contrast.max() < MIN_CONTRAST:
         return np.zeros_like(contrast)
     strokes = of_the_digit(contrast > _otsu(contrast))
@@ -157,8 +165,8 @@ def _ink_on(picture: Pixels, model: Callable[[Pixels], NDArray[Any]], *, light: 
         strokes = inside(strokes)  # slivers are left where a shadow's edge meets the picture's
         if not _is_shadow(ground, np.median(brightness[strokes])):
             return np.zeros_like(contrast)
-    levels = np.minimum(contrast / np.percentile(contrast[strokes], INK_PERCENTILE), 1) * 255
-    return np.where(_grown(strokes), np.rint(levels), 0).astype(np.uint8)
+    levels = np.minimum(np.arange(256) / np.percentile(contrast[strokes], INK_PERCENTILE), 1) * 255
+    return np.where(_grown(strokes), np.rint(levels).astype(np.uint8)[contrast], np.uint8(0))
 
 
 def _is_shadow(ground: Pixels, ink_level: float) -> bool:
@@ -187,9 +195,8 @@ def normalise(strokes: Pixels) -> Pixels:
     """
     if not strokes.any():
         return np.zeros((ROWS, COLUMNS), np.uint8)
-    rows, columns = np.nonzero(strokes >= BOX_LEVEL)
-    box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    crop = thickened(strokes[box], strokes[box] >= BOX_LEVEL)
+    crop = strokes[box(strokes >= BOX_LEVEL)]
+    crop = thickened(crop, crop >= BOX_LEVEL)
     longest = max(crop.shape)
     height, width = (max(1, round(side * BOX / longest)) for side in crop.shape)
     resampling = Image.Resampling.BOX if longest > BOX else Image.Resampling.BICUBIC
@@ -211,15 +218,15 @@ def _centre_of_mass(picture: Pixels) -> tuple[float, float]:
     return int(weights.sum(axis=1) @ rows) / total, int(weights.sum(axis=0) @ columns) / total
 
 
-def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _grown(mask: Mask) -> Mask:
     """Add the pixels that touch the mask, on a side or a corner."""
-    padded = np.pad(mask, 1)
+    padded = framed(mask)
     tall = padded[:-2] | padded[1:-1] | padded[2:]
     return tall[:, :-2] | tall[:, 1:-1] | tall[:, 2:]
 
 
 def _otsu(values: Pixels) -> int:
-    counts = np.bincount(values.ravel(), minlength=256).astype(np.float64)
+    counts = np.array(Image.fromarray(values).histogram(), np.float64)  # bincount turns every pixel into 8 bytes first
     below, mass = counts.cumsum(), (counts * np.arange(256)).cumsum()
     above = below[-1] - below
     possible = (below > 0) & (above > 0)

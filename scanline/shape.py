@@ -11,8 +11,10 @@ from typing import Final
 
 import numpy as np
 
+from scanline import geometry
+from scanline.geometry import Mask
 from scanline.prediction import RejectReason
-from scanline.strokes import Mask, label, on_grid, outline
+from scanline.strokes import label, on_grid
 
 # A part with less than this share of the largest part's ink is a bit of a broken stroke; a digit has few others.
 CRUMB: Final = 0.05
@@ -46,10 +48,9 @@ def reason(ink: Mask) -> RejectReason | None:
     """
     if not ink.any():
         return RejectReason.BLANK
-    rows, columns = np.nonzero(ink)
-    box = ink[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    box = ink[geometry.box(ink)]
     height, width = box.shape
-    strokes = outline(box) / 2
+    strokes = geometry.outline(box) / 2
     if strokes > LONGEST_STROKES * max(box.shape):
         return RejectReason.NOT_A_DIGIT
     parts = _parts(box)
@@ -80,7 +81,8 @@ def _are_comparable(parts: list[Mask]) -> bool:
 
 def _is_line(ink: Mask, box: Mask) -> bool:
     """Tell a straight line that is no one, by the principal axes of its pixels."""
-    (down, both), (_, across) = np.cov(np.nonzero(box), bias=True).tolist()
+    n, y, x, yy, yx, xx = geometry.moments(box)
+    down, across, both = ((n * square - product) / n**2 for square, product in ((yy, y * y), (xx, x * x), (yx, y * x)))
     middle, reach = (down + across) / 2, math.hypot((down - across) / 2, both)
     lean = abs(math.degrees(math.atan2(2 * both, down - across))) / 2
     if middle - reach > (BAR if lean > LYING else STRAIGHT) ** 2 * (middle + reach):

@@ -8,8 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-Mask = NDArray[np.bool_]
-Pixels = NDArray[np.uint8]
+from scanline.geometry import Mask, Pixels, Value, box, framed, outline
 
 # A ruled line or a frame's side runs through this share of the picture, and is no thicker than that share of it. A
 # digit's bar would have to be cut off at both its ends and thin besides.
@@ -42,7 +41,7 @@ def of_the_digit(mask: Mask) -> Mask:
     for part in np.flatnonzero(kept).tolist():
         if _is_frame(labels == part, kept[labels]):
             kept[part] = False
-    return mask & kept[wide]
+    return mask & _widened(kept[labels], mask)
 
 
 def inside(mask: Mask) -> Mask:
@@ -52,10 +51,10 @@ def inside(mask: Mask) -> Mask:
     return rest if rest.any() else mask
 
 
-def _widened(labels: NDArray[np.int64], mask: Mask) -> NDArray[np.int64]:
-    """Give the numbers that the cells of a grid have to the pixels of the mask that it was made from."""
+def _widened(cells: NDArray[Value], mask: Mask) -> NDArray[Value]:
+    """Give the values that the cells of a grid have to the pixels of the mask that it was made from."""
     factor = _cell(mask)
-    return labels.repeat(factor, axis=0).repeat(factor, axis=1)[: mask.shape[0], : mask.shape[1]]
+    return cells.repeat(factor, axis=1).repeat(factor, axis=0)[: mask.shape[0], : mask.shape[1]]
 
 
 def on_grid(mask: Mask) -> Mask:
@@ -64,7 +63,8 @@ def on_grid(mask: Mask) -> Mask:
     height, width = (-(-side // factor) for side in mask.shape)
     cells = np.zeros((height * factor, width * factor), bool)
     cells[: mask.shape[0], : mask.shape[1]] = mask
-    return np.asarray(cells.reshape(height, factor, width, factor).any(axis=(1, 3)))
+    tall = cells.reshape(height, factor, -1).any(axis=1)
+    return np.asarray(tall.reshape(height, width, factor).any(axis=2))
 
 
 def _cell(mask: Mask) -> int:
@@ -77,48 +77,35 @@ def label(mask: Mask) -> NDArray[np.int64]:
     Runs of each row are joined to those of the row above with union-find (Rosenfeld and Pfaltz, Sequential operations
     in digital picture processing, 1966).
     """
-    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    rows, starts = (places.tolist() for places in np.nonzero(edges == 1))
-    ends = np.nonzero(edges == -1)[1].tolist()
-    parents = list(range(len(rows)))
+    edges = np.diff(framed(mask)[1:-1].astype(np.int8), axis=1)
+    starts, ends = (np.flatnonzero(edges == step) for step in (1, -1))
+    first = np.searchsorted(ends, starts - edges.shape[1], side="left")  # of the runs in the row above that it touches
+    after = np.searchsorted(starts, ends - edges.shape[1], side="right")
+    parents = list(range(len(starts)))
 
     def root(run: int) -> int:
         while parents[run] != run:
             parents[run] = run = parents[parents[run]]
         return run
 
-    above = 0
-    for run, (row, start, end) in enumerate(zip(rows, starts, ends, strict=True)):
-        while above < run and (rows[above], ends[above]) < (row - 1, start):
-            above += 1
-        other = above
-        while other < run and rows[other] == row - 1 and starts[other] <= end:
-            parents[root(other)] = root(run)
-            other += 1
-    numbers = np.unique([root(run) for run in range(len(rows))], return_inverse=True)[1] + 1
+    for run, touched in enumerate(zip(first.tolist(), after.tolist(), strict=True)):
+        for other in range(*touched):
+            parents[root(other)] = run
+    numbers = np.unique([root(run) for run in range(len(parents))], return_inverse=True)[1] + 1
     labels = np.zeros(mask.shape, np.int64)
-    for number, row, start, end in zip(numbers.tolist(), rows, starts, ends, strict=True):
-        labels[row, start:end] = number
+    labels[mask] = numbers.repeat(ends - starts)
     return labels
 
 
 def _is_frame(part: Mask, ink: Mask) -> bool:
     """Tell whether a part runs along all four sides of its own box and holds the rest of the ink inside."""
-    rows, columns = np.nonzero(part)
-    box = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    inside, rest = part[box], ink & ~part
-    if not rest.any() or rest[box].sum() < rest.sum():
+    own, rest = box(part), ink & ~part
+    if not rest.any() or rest[own].sum() < rest.sum():
         return False
+    inside = part[own]
     depth = math.ceil(FRAME_DEPTH * max(inside.shape))
     sides = [turned[:depth].any(axis=0).mean() for turned in (inside, inside[::-1], inside.T, inside.T[::-1])]
     return min(sides) >= LINE_LENGTH and bool(np.ptp(np.nonzero(rest)[0]) >= SMALLEST_IN_FRAME * inside.shape[0])
-
-
-def outline(mask: Mask) -> float:
-    """Give the length of a mask's outline, in pixels."""
-    padded = np.pad(mask, 1)
-    # pi / 4: an outline that follows the grid is that much longer than the one it follows, over all directions
-    return math.pi / 4 * sum(float(np.count_nonzero(np.diff(padded, axis=axis))) for axis in (0, 1))
 
 
 def thickened(ink: Pixels, mask: Mask) -> Pixels:
@@ -133,9 +120,9 @@ def thickened(ink: Pixels, mask: Mask) -> Pixels:
     """
     width = 2 * np.count_nonzero(mask) / outline(mask)
     margin = max(0, round((THINNEST_PEN * max(mask.shape) - width) / 2))
-    ink = np.pad(ink, margin)
+    ink = framed(ink, margin)
     for _ in range(margin):
-        around = np.pad(ink, 1)
+        around = framed(ink)
         sides = (around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:])
         ink = np.maximum.reduce([ink, *sides])
     return ink
