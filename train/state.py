@@ -92,20 +92,21 @@ def begin(network: DigitLSTM, recipe: Recipe, *, steps: int, device: torch.devic
         steps: the number of steps in all.
         device: where the run computes.
     """
-    optimizer = AdamW(
-        (parameter for parameter in network.parameters() if parameter.requires_grad),
-        lr=recipe.learning_rate,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
+    adam = optimizer(network, recipe)
     return Training(
         network=network,
         average=copy.deepcopy(network),
-        optimizer=optimizer,
+        optimizer=adam,
         schedule=(
-            OneCycleLR(optimizer, max_lr=recipe.learning_rate, total_steps=steps)
+            OneCycleLR(adam, max_lr=recipe.learning_rate, total_steps=steps)
             if recipe.one_cycle
-            else ConstantLR(optimizer, factor=1)
+            else ConstantLR(adam, factor=1)
         ),
         loss_sum=torch.zeros((), device=device),
     )
+
+
+def optimizer(network: DigitLSTM, recipe: Recipe, *, fused: bool = True) -> AdamW:
+    """Give the recipe's optimizer of the weights that training changes; fused, a step takes half the time on a CPU."""
+    trained = (parameter for parameter in network.parameters() if parameter.requires_grad)
+    return AdamW(trained, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)

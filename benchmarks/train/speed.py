@@ -7,8 +7,8 @@ digits with batches of one size, in turns, on the device that `scanline train` w
 step to the last: the start of a process, loading data and drawing the made-up negatives, which happens once a run, are
 outside. The bare loop is forward, backward and step on float data that lies on the device; it neither shuffles nor
 distorts, and keeps no average. The tutorials' way is a DataLoader over Pillow images: one with nothing but the
-conversion to a tensor, one that turns, scales and shifts each image as well (without elastic distortion). Its network
-projects each row by itself, where the preset has a projection, as the tutorials' does.
+conversion to a tensor, one that turns, scales and shifts each image as well (without elastic distortion). As in the
+tutorials, its network projects each row by itself, where the preset has a projection, and its optimizer is not fused.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def bare_loop(digits: batches.Digits, here: processes.Processes, preset: Preset,
 def pillow_loop(digits: batches.Digits, here: processes.Processes, preset: Preset, *, distorted: bool) -> float:
     """Train for the same steps from a DataLoader."""
     loader = DataLoader(PillowDigits(digits, distorted=distorted), batch_of(preset), shuffle=True)
-    step = _stepper(TutorialNetwork, here, preset, "float32")
+    step = _stepper(TutorialNetwork, here, preset, "float32", fused=False)
     began = time.perf_counter()
     for _, (rows, labels) in zip(range(STEPS), loader, strict=False):
         step(rows.to(here.device), labels.to(here.device))
@@ -114,13 +114,13 @@ def _since(began: float, here: processes.Processes) -> float:
 
 
 def _stepper(
-    kind: type[DigitLSTM], here: processes.Processes, preset: Preset, precision: Precision
+    kind: type[DigitLSTM], here: processes.Processes, preset: Preset, precision: Precision, *, fused: bool = True
 ) -> Callable[[Tensor, Tensor], None]:
     network = kind(preset.architecture)
     network.load_state_dict(initialise.draw(preset.architecture, preset.recipe).state_dict())
     network.to(here.device)
     objective: nn.Module = Objective(network, preset.recipe).to(here.device)
-    optimizer = state.begin(network, preset.recipe, steps=STEPS, device=here.device).optimizer
+    optimizer = state.optimizer(network, preset.recipe, fused=fused)
 
     def step(rows: Tensor, labels: Tensor) -> None:
         with torch.autocast(here.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
