@@ -65,7 +65,7 @@ with suppress(OSError, AttributeError):  # a Pillow that keeps its libtiff to it
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
 
 
-def decode(source: bytes | Path | BinaryIO | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(source: bytes | str | Path | BinaryIO | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Give the upright, opaque picture in an image file, its longest side at most about twice WORKING_SIDE.
 
     Grey stays grey ("L"), everything else becomes "RGB". Transparent pixels show white paper; where that leaves nothing
@@ -157,8 +157,8 @@ def _translated() -> Iterator[None]:
         raise InputError(f"the image is damaged or cut short{words}") from None
 
 
-def _open(source: bytes | Path | BinaryIO) -> Image.Image:
-    if isinstance(source, Path):
+def _open(source: bytes | str | Path | BinaryIO) -> Image.Image:
+    if isinstance(source, (str, Path)):
         source = files.read(source)
     file = BytesIO(source if isinstance(source, bytes) else files.content(source))
     start = file.getvalue()[:SIGNATURE_BYTES]

@@ -69,7 +69,7 @@ class Steps:
     reason: RejectReason | None
 
 
-def to_rows(source: bytes | Path | BinaryIO | Image.Image, max_pixels: int = MAX_PIXELS) -> Pixels:
+def to_rows(source: bytes | str | Path | BinaryIO | Image.Image, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Give what the network sees of an image file: uint8 [28, 28], 0 background to 255 ink.
 
     A 28x28 picture already in MNIST's form (`in_normal_form`) passes through unchanged. One without ink gives zeros.
@@ -85,7 +85,7 @@ def to_rows(source: bytes | Path | BinaryIO | Image.Image, max_pixels: int = MAX
     return steps(source, max_pixels).rows
 
 
-def steps(source: bytes | Path | BinaryIO | Image.Image, max_pixels: int = MAX_PIXELS) -> Steps:
+def steps(source: bytes | str | Path | BinaryIO | Image.Image, max_pixels: int = MAX_PIXELS) -> Steps:
     """Do as `to_rows`, and keep what is on the way."""
     picture = grey(decode(source, max_pixels))
     if in_normal_form(picture):

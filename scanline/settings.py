@@ -181,4 +181,5 @@ def _explain(settings: type[Settings], problem: Any, flags: dict[str, Any]) -> s
     if problem["type"] == "missing":
         return f"{option} is missing"
     source = option if name in flags else variable(settings, name)
-    return f"{source} {message}, not {problem['input']!r}"
+    expected = message.partition(", unable to")[0]  # pydantic goes on with how it tried
+    return f"{source} {expected}, not {problem['input']!r}"

@@ -5,10 +5,14 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import grpc
 
 from scanline.errors import InputError
+
+# How gRPC's TLS library says that it does not trust a server's certificate.
+DISTRUST: Final = "CERTIFICATE_VERIFY_FAILED"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,3 +55,15 @@ class Tls:
 
 def _refuse_password() -> str:
     raise InputError("the key is locked with a password: give it without one")
+
+
+def question(details: str, *, encrypted: bool) -> str:
+    """Give what to look at where there is no connection.
+
+    Args:
+        details: what gRPC says of it.
+        encrypted: whether TLS was tried.
+    """
+    if DISTRUST in details:
+        return "its certificate is not trusted here: give its authority's, a PEM file, as --tls-roots or Tls(roots=...)"
+    return f"is `scanline serve` running there, {'with' if encrypted else 'without'} TLS?"

@@ -249,7 +249,12 @@ def verify(path: Path, data: Path | None = None) -> list[Check]:
     """
     own = None if data is None else _labelled(data)  # before the checks: what is wrong with it is no wrong number
     content = path.read_bytes()
-    session = open_session(content, path, threads=1)
+    try:
+        session = open_session(content, path, threads=1)
+    except ModelError:
+        if (path.parent / manifest.MANIFEST).is_file():
+            manifest.check(path)  # damaged on its way: that says more than what onnxruntime stumbled over
+        raise
     card = ModelCard.from_metadata(session.get_modelmeta().custom_metadata_map)
     images, expected, tolerance = _golden(path, int8=card.precision == INT8)
     rows = to_network(images)

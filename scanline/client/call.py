@@ -27,6 +27,7 @@ from scanline.errors import (
     SlowError,
     UnreachableError,
 )
+from scanline.tls import question
 
 if TYPE_CHECKING:
     from scanline.client.connection import Connection
@@ -138,8 +139,7 @@ def translate(
     name, target = code.name, line.target
     match code:
         case grpc.StatusCode.UNAVAILABLE:
-            how = "with" if line.encrypted else "without"
-            reason = f"no answer from {target}: {details}; is `scanline serve` running there, {how} TLS?"
+            reason = f"no answer from {target}: {details}; {question(details, encrypted=line.encrypted)}"
             if any(key == REQUEST_ID for key, _ in trailing or ()):  # a server of ours said so; gRPC itself has no ids
                 reason = f"{target} can't answer now: {details}; try again later"
             return UnreachableError(reason, name)

@@ -52,7 +52,8 @@ class EngineSettings(Settings):
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         if self.server is not None and self.model is not None:
-            raise ValueError("--model and --server exclude each other: a server answers with its own model")
+            both = given(self, ("model", "server"))
+            raise ValueError(f"{both} exclude each other: a server answers with its own model")
         calling = [name for name in CALL_OPTIONS if name in self.model_fields_set and getattr(self, name)]
         if self.server is None and calling:
             raise ValueError(f"{given(self, calling)} without --server: no server is named to be called that way")

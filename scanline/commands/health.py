@@ -82,11 +82,11 @@ def _ask(target: str, credentials: grpc.ChannelCredentials | None) -> str:
         try:
             answer = check(WHOLE_SERVER, timeout=TIMEOUT)
         except grpc.RpcError as error:
-            how = "without TLS? (--tls-roots CA.PEM asks with it)" if credentials is None else "with TLS?"
-            return (
-                f"no answer from {target}: {error.code().name}: {error.details()}; "
-                f"is `scanline serve` running there, {how}"
-            )
+            from scanline.tls import question
+
+            hint = "" if credentials else " (--tls-roots CA.PEM asks with it)"
+            look = question(str(error.details()), encrypted=credentials is not None)
+            return f"no answer from {target}: {error.code().name}: {error.details()}; {look}{hint}"
     return "" if answer == SERVING else f"{target} is up but not serving"
 
 

@@ -120,6 +120,11 @@ def _manifest(path: str) -> Iterator[Entry]:
                 found = f"the columns {', '.join(names)}" if names else "no columns"
                 raise UsageError(f"the manifest {path} has {found}; expected path and label")
             for row in table:
+                if None in row:  # as with a path that has a comma and no quotes
+                    raise UsageError(
+                        f"line {table.line_num} of the manifest {path} has more fields than the first line has "
+                        f"columns, {len(names)}; put a value that has a comma between quotes"
+                    )
                 name, label = row["path"], (row.get("label") or "").strip()
                 if not name or label not in ("", *LABELS):
                     found = f"the path {name!r}" if name else "no path"

@@ -79,7 +79,7 @@ def test_python_without_arguments_says_what_to_give(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["classify.py", "tasks.py"])
+@pytest.mark.parametrize("name", ["classify.py", "tasks.py", "rows.py"])
 def test_python_asks_the_servers_own_default(name: str) -> None:
     done = run(sys.executable, ROOT / "examples" / "python" / name, "--help")
     assert f"default: {ServeSettings().listen}" in " ".join(done.stdout.split())
@@ -99,6 +99,36 @@ def test_python_with_no_address_is_one_line(name: str, address: str) -> None:
     done = run(sys.executable, ROOT / "examples" / "python" / name, "--server", address, SAMPLES[0])
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"'{address}' is no address: expected HOST:PORT")
+    assert done.stderr.count("\n") == 1
+
+
+def rows(server: str, file: str | Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, ROOT / "examples" / "python" / "rows.py", "--server", server, *options, file)
+
+
+@pytest.mark.parametrize("file", SAMPLES, ids=lambda file: file.stem)
+def test_rows_answer_one_by_one_until_the_digit_is_sure(server: Server, file: Path) -> None:
+    every = rows(server.address, file, "--sure", "1.1").stdout.splitlines()
+    assert [line[:6] for line in every] == [f"row {row:2}" for row in range(1, 29)]
+    assert every[-1].split()[2] == str(samples.label(file))
+
+    few = rows(server.address, file, "--sure", "0.9")
+    assert (few.returncode, few.stderr) == (0, "")
+    confidences = [float(line.split()[3].rstrip("%")) for line in every]
+    sure = next(row for row, confidence in enumerate(confidences) if confidence >= 90)
+    assert few.stdout.splitlines() == every[: sure + 1]
+
+
+@pytest.mark.parametrize(
+    ("server_there", "file", "words"),
+    [(True, "none.png", "can't read none.png: No such file"), (False, SAMPLES[0], "no answer from 127.0.0.1:1: ")],
+)
+def test_rows_without_a_file_or_a_server_is_one_line(
+    server: Server, server_there: bool, file: str | Path, words: str
+) -> None:
+    done = rows(server.address if server_there else "127.0.0.1:1", file)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(words)
     assert done.stderr.count("\n") == 1
 
 

@@ -134,7 +134,7 @@ def test_a_damaged_tiff_is_an_error_and_nothing_else(tmp_path: Path, compression
         ([], 2, "required: FILE"),
         (["a.png", "--model", "none.onnx"], 1, "none.onnx"),
         (["a.png", "--model", __file__], 1, "it is no ONNX model"),
-        (["a.png", "--model", "m", "--server", "s:1"], 2, "--model and --server exclude each other"),
+        (["a.png", "--model", "m", "--server", "s:1"], 2, "--model, --server exclude each other"),
         (["a.png", "--server", "127.0.0.1:1"], 1, "no answer from 127.0.0.1:1"),
         (["a.png", "--tls"], 2, "--tls without --server"),
         (["a.png", "--timeout", "5", "--token-file", "t"], 2, "--timeout, --token-file without --server"),
@@ -157,3 +157,9 @@ def test_wrong_use_is_said(arguments: list[str], code: int, words: str) -> None:
     result = command(*arguments)
     assert result.returncode == code
     assert words in result.stderr
+
+
+def test_an_option_from_the_environment_is_named() -> None:
+    result = command("a.png", "--model", "m", SCANLINE_CLASSIFY_SERVER="s:1")
+    assert result.returncode == 2
+    assert "--model, --server, SCANLINE_CLASSIFY_SERVER exclude each other" in result.stderr

@@ -179,5 +179,6 @@ def test_a_command_explains_itself_without_its_extra(name: str) -> None:
 def test_the_public_names_are_there() -> None:
     for name in scanline.__all__:
         assert getattr(scanline, name) is not None
+        assert name in dir(scanline)  # what a prompt completes
     with pytest.raises(AttributeError, match="no attribute 'Raeder'"):
         _ = scanline.Raeder

@@ -151,6 +151,7 @@ def test_a_path_and_an_open_file_are_read(tmp_path: Path) -> None:
     path.write_bytes(saved(DARK_ON_LIGHT))
     assert differs(path.read_bytes()) == 0
     assert np.array_equal(to_rows(path), REFERENCE)
+    assert np.array_equal(to_rows(str(path)), REFERENCE)
     with path.open("rb") as file:
         assert np.array_equal(to_rows(file), REFERENCE)
     with pytest.raises(InputError, match=r"can't read .*none\.png: No such file"):

@@ -64,6 +64,16 @@ def test_a_changed_byte_is_found(folder: Path) -> None:
     assert "manifest" in failed(path)
 
 
+def test_a_file_cut_short_is_said_to_be_another_than_the_manifest_s(folder: Path) -> None:
+    file = folder / "digits.int8.onnx"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"has 1000 bytes .* but manifest\.json beside it says"):
+        verify(file)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(ModelError, match="can't load the model"):
+        verify(file)
+
+
 def test_wrong_numbers_are_found_though_the_manifest_agrees(folder: Path) -> None:
     path = folder / "digits.onnx"
     model = onnx.load(path)

@@ -187,7 +187,7 @@ def test_the_health_command_asks_with_tls(tmp_path: Path) -> None:
         assert health(*roots, *identity, SCANLINE_LISTEN=server.address) == (0, "serving\n")
         for arguments, words in {
             (): "running there, without TLS? (--tls-roots CA.PEM asks with it)\n",
-            ("--tls",): "running there, with TLS?\n",
+            ("--tls",): "is not trusted here: give its authority's, a PEM file, as --tls-roots or Tls(roots=...)\n",
             roots: "running there, with TLS?\n",
         }.items():
             code, said = health(server.address, *arguments)

@@ -44,6 +44,13 @@ def test_the_page_holds_every_part_and_asks_for_nothing(finished: Path) -> None:
     assert re.search(r"95&nbsp;% interval of the accuracy is \d+\.\d+% to \d+\.\d+%", text)
 
 
+def test_the_run_is_told_in_words(finished: Path) -> None:
+    text = (finished / "report.html").read_text()
+    assert re.search("<th>data<td>uci<tr>", text)
+    assert re.search("<th>calibrated_by<td>-<tr>", text)
+    assert re.search("<th>trial<td>(yes|no)<tr>", text)
+
+
 def test_the_json_agrees_with_the_other_files(finished: Path) -> None:
     report = json.loads((finished / "report.json").read_text())
     assert report["config"] == json.loads((finished / "config.json").read_text())

@@ -134,6 +134,10 @@ def test_a_manifest_gives_labels(tmp_path: Path) -> None:
         ("path,label\n1.png,1\n2.png,x\n", "line 3 .* has the path '2.png' and the label 'x'"),
         ("path,label\n2.png,10\n", "the label '10'; expected a path, and 0 to 9 or nothing"),
         ("path,label\n,1\n", "line 2 .* has no path and the label '1'"),
+        (
+            "path,label\n1.png,1\n2,5.png,1\n",
+            "line 3 .* has more fields than the first line has columns, 2; put a value",
+        ),
         ("label,path\n1\n", "line 2 .* has no path and the label '1'"),
         ("path\n" + "x" * 200_000, "can't read the manifest .*: field larger than field limit"),
     ],
