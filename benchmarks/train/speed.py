@@ -38,7 +38,10 @@ from train.recipe import PRESETS, Preset
 
 Precision = Literal["float32", "bfloat16"]
 STEPS: Final = 120
-TURNS: Final = 6
+TURNS: Final = 10
+TRAIN: Final = "scanline train"
+BARE: Final = "bare loop"
+PILLOW: Final = "DataLoader, Pillow"
 
 
 class PillowDigits(TorchDataset[tuple[Tensor, int]]):
@@ -135,17 +138,17 @@ def _stepper(
 def ways(digits: batches.Digits, here: processes.Processes, preset: Preset) -> dict[str, Callable[[], float]]:
     """What is compared, by name: functions that train for the same steps and give the seconds that they took."""
     return {
-        "scanline train": lambda: scanline_loop(digits, here, preset, "float32"),
-        "bare loop": lambda: bare_loop(digits, here, preset, "float32"),
-        "DataLoader, Pillow": lambda: pillow_loop(digits, here, preset, distorted=False),
-        "DataLoader, Pillow, distorted": lambda: pillow_loop(digits, here, preset, distorted=True),
-        "scanline train, bfloat16": lambda: scanline_loop(digits, here, preset, "bfloat16"),
-        "bare loop, bfloat16": lambda: bare_loop(digits, here, preset, "bfloat16"),
+        TRAIN: lambda: scanline_loop(digits, here, preset, "float32"),
+        BARE: lambda: bare_loop(digits, here, preset, "float32"),
+        PILLOW: lambda: pillow_loop(digits, here, preset, distorted=False),
+        f"{PILLOW}, distorted": lambda: pillow_loop(digits, here, preset, distorted=True),
+        f"{TRAIN}, bfloat16": lambda: scanline_loop(digits, here, preset, "bfloat16"),
+        f"{BARE}, bfloat16": lambda: bare_loop(digits, here, preset, "bfloat16"),
     }
 
 
 def main() -> None:
-    """Take turns; compare the best of each, which other work on the machine has disturbed least."""
+    """Take turns, and show the medians of what each turn found."""
     with processes.join("auto") as here:
         few = split(data.load(["uci"], None), hold_out=False, device=here.device)
         for name in ("edge", "seed"):
@@ -163,11 +166,17 @@ def main() -> None:
 
 
 def _table(title: str, speeds: dict[str, list[float]]) -> Table:
-    table = Table("way", "images/s, best", "median", "of the DataLoader's", title=title)
-    tutorial = max(speeds["DataLoader, Pillow"])
+    table = Table("way", "images/s", "of a bare loop's", "of the DataLoader's", title=title)
     for way, found in speeds.items():
-        table.add_row(way, f"{max(found):,.0f}", f"{statistics.median(found):,.0f}", f"{max(found) / tutorial:.2f}")
+        own = way.replace(TRAIN, BARE)
+        bare = "" if own == way else f"{_ratio(found, speeds[own]):.2f}"
+        table.add_row(way, f"{statistics.median(found):,.0f}", bare, f"{_ratio(found, speeds[PILLOW]):.2f}")
     return table
+
+
+def _ratio(speeds: list[float], base: list[float]) -> float:
+    """The median of the turns' ratios: what disturbs the machine for longer than a turn falls out."""
+    return statistics.median(own / other for own, other in zip(speeds, base, strict=True))
 
 
 if __name__ == "__main__":
