@@ -116,8 +116,9 @@ class DigitLSTM(nn.Module):
         """
         if not self.architecture.answers_every_row:
             raise ValueError(f"{self.architecture.name} reads the whole image at once and has no answer after each row")
-        logits: Tensor = self.head(self._states(rows))
-        return logits
+        # the LSTM leaves its states row by row, whatever their shape says: in that order nothing is copied
+        logits: Tensor = self.head(self._states(rows).transpose(0, 1))
+        return logits.transpose(0, 1)
 
     def trained_weights(self) -> int:
         """Count the weights that training changes."""
