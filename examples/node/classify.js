@@ -44,24 +44,38 @@ const { values: options, positionals: paths } = parseArgs({
     server: { type: "string", default: "127.0.0.1:50051" },
     roots: { type: "string" },
     "token-file": { type: "string" },
+    help: { type: "boolean" },
   },
   allowPositionals: true,
 });
 
+const USAGE = "usage: node classify.js [--server HOST:PORT] [--roots CA.PEM] [--token-file FILE] FILE ...";
+if (options.help) {
+  console.log(USAGE);
+  process.exit(0);
+}
 if (!paths.length) {
-  console.error("usage: node classify.js [--server HOST:PORT] [--roots CA.PEM] [--token-file FILE] FILE ...");
+  console.error(USAGE);
   process.exit(2);
+}
+
+function read(option) {
+  try {
+    return readFileSync(options[option]);
+  } catch (error) {
+    throw new Error(`can't read --${option} ${options[option]}: ${error.message}`);
+  }
 }
 
 const definition = loader.loadSync("scanline/v1/digits.proto", { includeDirs: [PROTOS], enums: String, defaults: true });
 const { Digits } = grpc.loadPackageDefinition(definition).scanline.v1;
 const credentials = options.roots
-  ? grpc.credentials.createSsl(readFileSync(options.roots))
+  ? grpc.credentials.createSsl(read("roots"))
   : grpc.credentials.createInsecure();
 const client = new Digits(options.server, credentials, { "grpc.service_config": JSON.stringify(SERVICE_CONFIG) });
 const metadata = new grpc.Metadata();
 if (options["token-file"]) {
-  metadata.set("authorization", `Bearer ${readFileSync(options["token-file"], "utf8").trim()}`);
+  metadata.set("authorization", `Bearer ${read("token-file").toString().trim()}`);
 }
 
 function classify(files) {
