@@ -46,3 +46,19 @@ def test_the_plane_of_a_single_line_is_level(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize(("levels", "median"), [([3], 3), ([3, 4], 3.5), ([0, 0, 9], 0), ([1, 2, 200, 255], 101)])
 def test_the_paper_s_level_is_the_median_of_the_border(levels: list[int], median: float) -> None:
     assert paper.level(np.array([levels], np.uint8)) == median
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (4, 50), (37, 23), (40, 64)])
+def test_opening_is_the_largest_of_the_smallest_of_each_window(shape: tuple[int, int]) -> None:
+    brightness = CHANCE.integers(0, 256, shape).astype(np.uint8)
+    half = round(min(shape) * paper.WIDEST_STROKE / 2)
+    windows = {
+        extreme: np.full((shape[0] + 2 * half, shape[1] + 2 * half), outside, np.uint8)
+        for extreme, outside in ((np.min, 255), (np.max, 0))
+    }
+    found = brightness
+    for extreme, padded in windows.items():
+        padded[half : half + shape[0], half : half + shape[1]] = found
+        around = np.lib.stride_tricks.sliding_window_view(padded, (2 * half + 1, 2 * half + 1))
+        found = extreme(around, axis=(2, 3))
+    assert np.array_equal(paper.opened(brightness), found)
