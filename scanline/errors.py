@@ -95,7 +95,9 @@ class MissingExtraError(UsageError):
     """A command needs packages that the base install leaves out."""
 
     def __init__(self, what: str, extra: str, module: str) -> None:
-        super().__init__(f"{what} needs {module}, which is not installed: pip install 'scanline[{extra}]'")
+        super().__init__(
+            f"{what} needs {module}, which is not installed: in a checkout of Scanline, pip install '.[{extra}]'"
+        )
 
 
 class StartError(ScanlineError):

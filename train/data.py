@@ -2,7 +2,7 @@
 
 mnist          the 60,000 and 10,000 images of MNIST
 uci            the 1,797 digits that come with scikit-learn (Alpaydin and Kaynak 1998); needs no network
-folder:PATH    one's own, PATH/<label>/*.png
+folder:PATH    one's own, the image files in PATH/0 to PATH/9
 """
 
 from __future__ import annotations

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 from scanline import console, preprocess
 from scanline.contract import COLUMNS, LABELS, ROWS
+from scanline.decode import FORMATS
 from scanline.errors import InputError, UsageError
+from scanline.scoring.entry import is_image
 
 SHOWN_FAILURES: Final = 5
 
 
 def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Read PATH/<label>/*.png and bring each image to the network's world (scanline.preprocess).
+    """Read the image files in PATH/0 to PATH/9 and bring each image to the network's world (scanline.preprocess).
 
     Args:
         path: holds folders named 0 to 9; other names beside them are refused, so that no digits are left out unseen.
@@ -33,9 +35,16 @@ def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     strangers = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and entry.name not in set(LABELS))
     if strangers:
         raise UsageError(f"--data folder:{path}: its folders should be named 0 to 9, not {', '.join(strangers)}")
-    files = [(file, int(label)) for label in LABELS for file in sorted((path / label).glob("*.png"))]
+    files = [
+        (file, int(label))
+        for label in LABELS
+        for file in sorted((path / label).glob("*"))
+        if is_image(file.name) and not file.is_dir()
+    ]
     if not files:
-        raise UsageError(f"--data folder:{path}: there is no image; they should be {path / '<label>' / '*.png'}")
+        raise UsageError(
+            f"--data folder:{path}: there is no image; {path / '0'} to {path / '9'} should hold {FORMATS} files"
+        )
 
     images, failures = [], []
     with console.progress("images") as bar:

@@ -22,7 +22,8 @@ class Settings(BaseSettings):
         description="the network and its recipe: the tutorial's, the small one, or one with convolutions",
     )
     data: tuple[str, ...] = Field(
-        ("mnist",), description="mnist, uci, or folder:PATH for PATH/<label>/*.png; give it again to join several"
+        ("mnist",),
+        description="mnist, uci, or folder:PATH for the image files in PATH/0 to PATH/9; give it again to join several",
     )
     data_dir: Path | None = Field(
         None, validation_alias="SCANLINE_DATA", description="the folder of MNIST's four files, else they are downloaded"

@@ -88,6 +88,8 @@ class Connection:
             raise InputError(f"the timeout is a number of seconds above 0, not {timeout!r}")
         if token is not None and not (token and token.isascii() and token.isprintable() and " " not in token):
             raise InputError("the token is empty or holds other characters than printable ASCII without spaces")
+        if not isinstance(tls, Tls | None):
+            raise InputError(f"tls is a scanline.Tls, such as Tls(roots='ca.pem'), or None, not {tls!r}")
         self.target = target
         self.addresses = addresses_of(target)
         self.encrypted = tls is not None

@@ -89,7 +89,12 @@ def engine(settings: EngineSettings) -> Reader | Client:
 
 def _token(file: Path) -> str:
     try:
-        return file.read_text(encoding="ascii").strip()
+        tokens = file.read_text(encoding="ascii").split()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it holds other characters than ASCII"
         raise UsageError(f"can't read --token-file {file}: {reason}") from None
+    if len(tokens) != 1:
+        raise UsageError(
+            f"--token-file {file} holds {len(tokens)} tokens; a client sends one, so it should hold that one"
+        )
+    return tokens[0]

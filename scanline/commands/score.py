@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -29,7 +29,9 @@ from scanline.scoring.journal import Kind, journal, partial_folder
 from scanline.scoring.rows import Columns
 from scanline.scoring.score import score
 from scanline.scoring.tally import Tally, accuracy
-from scanline.settings import POSITIONAL, given
+from scanline.settings import POSITIONAL, flag, given
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Settings(EngineSettings):
@@ -65,6 +67,14 @@ class Settings(EngineSettings):
         return value
 
     @model_validator(mode="after")
+    def _replaces_no_input(self) -> Self:
+        if self.output.exists():
+            for path in map(Path, self.paths):
+                if path.exists() and path.samefile(self.output):
+                    raise ValueError(f"{flag('output')} {self.output} is what is to be read; name another file")
+        return self
+
+    @model_validator(mode="after")
     def _has_one_engine(self) -> Self:
         if self.engine == "ray" and self.server is not None:
             raise ValueError("--engine ray and --server exclude each other: either a cluster reads or a server does")
@@ -76,7 +86,8 @@ class Settings(EngineSettings):
 
 def run(settings: Settings) -> int:
     """Write the table and print how it went; 1 if some files could not be read."""
-    signal.signal(signal.SIGTERM, _end)
+    for number in SIGNALS:
+        signal.signal(number, _end)
     labels = any(map(is_manifest, settings.paths))
     columns = Columns(labels=labels, probabilities=settings.probabilities)
     try:
@@ -132,7 +143,11 @@ def _engine(settings: Settings) -> Iterator[Engine]:
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    """End as Ctrl-C does, in good order."""
+    """End in good order; a second signal ends the process at once, which loses no row either."""
+    for ours in SIGNALS:
+        signal.signal(ours, signal.SIG_DFL)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     sys.exit(128 + number)
 
 

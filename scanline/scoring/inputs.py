@@ -26,6 +26,7 @@ from scanline.scoring.entry import Entry, is_image
 
 MANIFEST_SUFFIX: Final = ".csv"
 STANDARD_INPUT: Final = "-"
+UTF16: Final = ("\udcff\udcfe", "\udcfe\udcff")  # how its first bytes come out as UTF-8
 
 
 def find(paths: Iterable[str]) -> Iterator[Entry]:
@@ -115,7 +116,9 @@ def _manifest(path: str) -> Iterator[Entry]:
     try:
         with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             table = csv.DictReader(file)
-            names = table.fieldnames or ()
+            names = table.fieldnames = [name.strip().lower() for name in table.fieldnames or ()]
+            if names and names[0].startswith(UTF16):
+                raise UsageError(f"the manifest {path} is text in UTF-16; save it as UTF-8")
             if "path" not in names:
                 found = f"the columns {', '.join(names)}" if names else "no columns"
                 raise UsageError(f"the manifest {path} has {found}; expected path and label")

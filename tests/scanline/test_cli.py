@@ -165,7 +165,7 @@ def test_a_missing_extra_says_what_to_install(arguments: tuple[str, ...]) -> Non
     assert result.returncode == 2
     assert result.stderr == (
         f"error: `scanline {arguments[0]}` needs torch, which is not installed: "
-        f"pip install 'scanline[{arguments[0]}]'\n"
+        f"in a checkout of Scanline, pip install '.[{arguments[0]}]'\n"
     )
 
 

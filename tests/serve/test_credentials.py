@@ -11,7 +11,6 @@ import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from scanline import Client, Tls, UnreachableError
 from scanline.inference import open_inference_pb2 as oip
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from scanline.v1 import digits_pb2 as pb
@@ -83,15 +82,6 @@ def test_with_tls_it_answers_those_who_trust_its_root(files: Files, transport: s
         with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as plain:
             DigitsStub(channel).GetModel(pb.GetModelRequest(), timeout=PATIENCE)
         assert plain.value.code() is grpc.StatusCode.UNAVAILABLE
-
-
-def test_the_client_says_what_to_give_where_a_certificate_is_not_trusted(files: Files, transport: str) -> None:
-    with (
-        serving(transport=transport, **files.settings()) as server,
-        Client(server.address, timeout=3, tls=Tls()) as client,
-        pytest.raises(UnreachableError, match=r"is not trusted here: give its authority's, a PEM file, as --tls-roots"),
-    ):
-        client.model()
 
 
 def test_with_client_roots_a_caller_needs_a_certificate(files: Files, transport: str) -> None:

@@ -137,5 +137,8 @@ def test_without_the_extra_it_is_one_clear_line() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 2
     assert result.stderr.splitlines() == [
-        "error: --trace-endpoint needs opentelemetry, which is not installed: pip install 'scanline[traces]'"
+        (
+            "error: --trace-endpoint needs opentelemetry, which is not installed: "
+            "in a checkout of Scanline, pip install '.[traces]'"
+        )
     ]

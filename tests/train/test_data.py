@@ -156,6 +156,15 @@ def test_a_folder_of_ones_own_digits(own: Path) -> None:
     assert data.load([f"folder:{own}"], None).sha256 == dataset.sha256
 
 
+def test_a_folder_may_hold_every_kind_of_image(own: Path) -> None:
+    names = data.load([f"folder:{own}"], None).sha256
+    for file in sorted((own / "3").glob("*.png")):
+        Image.open(file).save(file.with_suffix(".BMP"))
+        file.unlink()
+    (own / "3" / "notes.txt").write_text("no image")
+    assert data.load([f"folder:{own}"], None).sha256 == names
+
+
 def test_a_folder_may_be_joined_to_other_data_and_then_lack_digits(own: Path) -> None:
     for file in (own / "7").iterdir():
         file.unlink()
@@ -177,7 +186,7 @@ def test_a_folder_of_another_layout_is_refused(own: Path, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="there is no such folder"):
         data.load([f"folder:{tmp_path / 'nowhere'}"], None)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match=r"there is no image; they should be .*<label>/\*\.png"):
+    with pytest.raises(UsageError, match=r"there is no image; .*empty/0 to .*empty/9 should hold PNG, JPEG"):
         data.load([f"folder:{tmp_path / 'empty'}"], None)
     (own / "12").mkdir()
     (own / "eight").mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     caller.cert_chain_pems[0].write_to_path(folder / "caller.crt")
     caller.private_key_pem.write_to_path(folder / "caller.key")
     (folder / "token").write_text(f"{TOKEN}\n")
+    (folder / "tokens").write_text(f"{TOKEN}\nanother\n")  # a server's, with one for each caller
     return files
 
 
@@ -63,7 +65,7 @@ def test_a_server_that_is_not_trusted_is_told_from_one_that_is_not_there(server:
     other = tmp_path / "other.crt"
     trustme.CA().cert_pem.write_to_path(other)
     for tls in (Tls(roots=other), Tls()):
-        with Client(server.address, tls=tls) as client, pytest.raises(UnreachableError, match="CERTIFICATE_VERIFY"):
+        with Client(server.address, tls=tls) as client, pytest.raises(UnreachableError, match="is not trusted here"):
             client.classify(BLANK)
 
 
@@ -102,6 +104,7 @@ def test_the_command_line_takes_all_of_it(
     [
         (["--server", "nowhere"], 2, "--server should be HOST:PORT[,HOST:PORT...], such as 127.0.0.1:50051"),
         (["--server", "a:1", "--token-file", "{}/none"], 2, "can't read --token-file"),
+        (["--server", "a:1", "--token-file", "{}/tokens"], 2, "/tokens holds 2 tokens; a client sends one"),
         (["--server", "a:1", "--tls-certificate", "{}/caller.crt"], 1, "a certificate needs its key"),
         (["--server", "a:1", "--tls-roots", "{}/token"], 1, "token for TLS: "),
     ],
@@ -124,3 +127,8 @@ def test_files_that_are_no_credentials_are_named(files: Files, folder: Path) -> 
 def test_what_is_no_token_is_refused(token: str) -> None:
     with pytest.raises(InputError, match="token"):
         Client("127.0.0.1:1", token=token)
+
+
+def test_what_is_no_tls_is_said() -> None:
+    with pytest.raises(InputError, match=r"tls is a scanline\.Tls, such as Tls\(roots='ca\.pem'\), or None, not True"):
+        Client("a:1", tls=cast("Tls", True))  # what a caller without mypy may write

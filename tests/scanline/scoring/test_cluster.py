@@ -148,4 +148,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     line = [sys.executable, "-c", code, *arguments]
     result = subprocess.run(line, capture_output=True, text=True, env=environment(), check=False)
     assert result.returncode == 2
-    assert result.stderr == "error: --engine ray needs ray, which is not installed: pip install 'scanline[ray]'\n"
+    assert (
+        result.stderr
+        == "error: --engine ray needs ray, which is not installed: in a checkout of Scanline, pip install '.[ray]'\n"
+    )

@@ -256,3 +256,14 @@ def test_all_read_is_exit_code_0(scans: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "5 files in" in result.stdout
     assert result.stderr == ""
+
+
+def test_what_is_to_be_read_is_not_replaced(tmp_path: Path) -> None:
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"path,label\n{samples.files()[0]},0\n")
+    (tmp_path / "same.csv").symlink_to(manifest)
+    before = manifest.read_bytes()
+    result = command(manifest, "--output", tmp_path / "same.csv")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"--output {tmp_path}/same.csv is what is to be read; name another file" in result.stderr
+    assert manifest.read_bytes() == before

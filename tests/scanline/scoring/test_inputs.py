@@ -122,8 +122,16 @@ def test_a_manifest_gives_labels(tmp_path: Path) -> None:
         Entry(f"{tmp_path}/a,b.png", label=None),
         Entry("/abs/2.png", label=0),
     ]
+    manifest.write_text("Path, Label\n1.png,7\n")
+    assert list(find([str(manifest)])) == [Entry(f"{tmp_path}/1.png", label=7)]
     manifest.write_text("path\n1.png\n")
     assert list(find([str(manifest)])) == [Entry(f"{tmp_path}/1.png")]
+
+
+def test_a_manifest_in_another_encoding_is_said(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("path,label\n1.png,1\n", encoding="utf-16")
+    with pytest.raises(UsageError, match=r"m\.csv is text in UTF-16; save it as UTF-8"):
+        count([str(tmp_path / "m.csv")])
 
 
 @pytest.mark.parametrize(

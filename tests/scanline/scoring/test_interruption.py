@@ -122,6 +122,23 @@ def test_an_interrupted_run_says_how_to_go_on(many: Path, tmp_path: Path) -> Non
     assert [row["path"] for row in table(output)] == [entry.name for entry in entries]
 
 
+@pytest.mark.parametrize("pause", [0.002, 0.1, 0.3])
+def test_who_interrupts_again_and_again_is_not_kept_waiting(many: Path, tmp_path: Path, pause: float) -> None:
+    process = start(many, tmp_path / "out.csv")
+    state = tmp_path / "out.csv.partial" / "state.json"
+    while process.poll() is None and not _rows(state, 0):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.01)
+    while process.poll() is None:  # the test's own time limit ends what hangs
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(pause)
+    assert process.returncode in {130, -signal.SIGINT}
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    start(many, tmp_path / "out.csv").wait()
+    assert [row["path"] for row in table(tmp_path / "out.csv")] == [entry.name for entry in find([str(many)])]
+
+
 @pytest.mark.parametrize(
     ("number", "code", "words"),
     [(signal.SIGINT, 130, "no row is kept yet\ninterrupted\n"), (signal.SIGTERM, 143, "no row is kept yet\n")],
