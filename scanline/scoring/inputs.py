@@ -43,12 +43,14 @@ def find(paths: Iterable[str]) -> Iterator[Entry]:
     for path in paths:
         if path == STANDARD_INPUT:
             yield from _list()
-        elif os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):  # noqa: PTH110, PTH112, PTH113 - "" would be the working folder
+        elif not path:
+            raise UsageError("expected a file, a folder or a pattern, not ''")  # a Path of it is the working folder
+        elif Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
             raise UsageError(f"{path} is a pipe, a socket or a device; expected a file, a folder, or - for a list")
         elif os.path.lexists(path):
             yield from _manifest(path) if is_manifest(path) else _named(path)
         elif glob.has_magic(path):
-            for match in sorted(glob.glob(path, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern
+            for match in sorted(glob.glob(path, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern, and its * matches hidden files
                 if (is_image(match) or _container(match)) and not Path(match).is_dir():
                     yield from _named(match)
         else:
@@ -85,7 +87,7 @@ def _list() -> Iterator[Entry]:
 
 
 def _named(path: str) -> Iterator[Entry]:
-    if os.path.isdir(path):  # noqa: PTH112 - Path("") is the working folder, "" is a mistake
+    if Path(path).is_dir():
         for file in _walk(path):
             yield from _file(file)
     elif read := _container(path):
@@ -141,7 +143,7 @@ def _manifest(path: str) -> Iterator[Entry]:
 
 
 def _beside(path: str, name: str) -> str:
-    return os.path.join(os.path.dirname(path), name)  # noqa: PTH118, PTH120 - a Path would lose a leading ./
+    return os.path.join(os.path.dirname(path), name)  # noqa: PTH118, PTH120 - a Path drops ./ and so changes names in the table
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -163,11 +165,11 @@ def _listed(folder: str) -> Iterator[tuple[str, bool]]:
     """
     try:
         with os.scandir(folder) as entries, closing(sqlite3.connect("")) as names:  # "": a temporary file of its own
-            names.execute("CREATE TABLE names (is_folder, name)")
-            found = ((_is_folder(entry), os.fsencode(entry.name)) for entry in entries)
+            names.execute("CREATE TABLE names (is_folder, path)")
+            found = ((_is_folder(entry), os.fsencode(entry.path)) for entry in entries)
             names.executemany("INSERT INTO names VALUES (?, ?)", (row for row in found if row[0] is not None))
-            for is_folder, name in names.execute("SELECT * FROM names ORDER BY is_folder, name"):
-                yield os.path.join(folder, os.fsdecode(name)), bool(is_folder)  # noqa: PTH118 - many times cheaper
+            for is_folder, path in names.execute("SELECT * FROM names ORDER BY is_folder, path"):
+                yield os.fsdecode(path), bool(is_folder)
     except OSError:
         yield folder, False  # a row with its error: nobody would miss the folder's files otherwise
     except sqlite3.Error as error:

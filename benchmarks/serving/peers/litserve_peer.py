@@ -7,6 +7,7 @@ from typing import Any
 
 import litserve
 from common import Digits
+from typing_extensions import override
 
 MODEL, PORT = sys.argv[1], int(sys.argv[2])
 
@@ -14,7 +15,8 @@ MODEL, PORT = sys.argv[1], int(sys.argv[2])
 class Peer(litserve.LitAPI):
     """Runs the model on each request."""
 
-    def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe always hands the device over; the model runs on the CPU
+    @override
+    def setup(self, device: str) -> None:
         """Open the model."""
         self._digits = Digits(MODEL)
 
