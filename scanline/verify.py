@@ -280,9 +280,10 @@ def verify(path: Path, data: Path | None = None) -> list[Check]:
 
 
 def _labelled(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    from scanline.images import labelled
     from scanline.preprocess import to_rows  # needs Pillow, the golden vectors don't
 
-    files = [(file, digit) for digit in range(CLASSES) for file in sorted((folder / str(digit)).glob("*"))]
+    files = labelled(folder)
     if not files:
         problem = "holds no digits" if folder.is_dir() else "is no folder"
         raise UsageError(f"{folder} {problem}; expected image files in {folder}/0 to {folder}/9")

@@ -12,7 +12,7 @@ from scanline import console, preprocess
 from scanline.contract import COLUMNS, LABELS, ROWS
 from scanline.decode import FORMATS
 from scanline.errors import InputError, UsageError
-from scanline.scoring.entry import is_image
+from scanline.images import labelled
 
 SHOWN_FAILURES: Final = 5
 
@@ -35,12 +35,7 @@ def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     strangers = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and entry.name not in set(LABELS))
     if strangers:
         raise UsageError(f"--data folder:{path}: its folders should be named 0 to 9, not {', '.join(strangers)}")
-    files = [
-        (file, int(label))
-        for label in LABELS
-        for file in sorted((path / label).glob("*"))
-        if is_image(file.name) and not file.is_dir()
-    ]
+    files = labelled(path)
     if not files:
         raise UsageError(
             f"--data folder:{path}: there is no image; {path / '0'} to {path / '9'} should hold {FORMATS} files"

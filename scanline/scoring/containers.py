@@ -23,8 +23,8 @@ from scanline.contract import COLUMNS, IMAGE_BYTES, ROWS
 from scanline.decode import page
 from scanline.errors import InputError
 from scanline.files import content, opened
-from scanline.images import TIFF_SUFFIXES, page_names
-from scanline.scoring.entry import Entry, is_image
+from scanline.images import TIFF_SUFFIXES, is_image, page_names
+from scanline.scoring.entry import Entry
 
 ZIP_SUFFIX: Final = ".zip"
 TAR_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")

@@ -20,9 +20,9 @@ from typing import Final
 from scanline.contract import LABELS
 from scanline.decode import page
 from scanline.errors import ScanlineError, UsageError
-from scanline.images import page_names
+from scanline.images import is_image, page_names
 from scanline.scoring import containers
-from scanline.scoring.entry import Entry, is_image
+from scanline.scoring.entry import Entry
 
 MANIFEST_SUFFIX: Final = ".csv"
 STANDARD_INPUT: Final = "-"

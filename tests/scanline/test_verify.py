@@ -124,6 +124,7 @@ def test_ones_own_digits_are_read_too(exported: Path, tmp_path: Path, capsys: py
     for index, (image, digit) in enumerate(zip(images, digits, strict=True)):
         (tmp_path / str(digit)).mkdir(exist_ok=True)
         Image.fromarray(image).save(tmp_path / str(digit) / f"{index}.png")
+    (tmp_path / "3" / "notes.txt").write_text("no image")
     assert main(["verify", str(exported), "--data", str(tmp_path)]) == 0
     assert "of 20 digits right" in " ".join(capsys.readouterr().out.split())
 
