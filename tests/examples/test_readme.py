@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.serve.conftest import serving
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -21,6 +23,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "scanline" / "samples", folder / "scanline" / "samples")
     shutil.copytree(ROOT / "docs", folder / "docs")
+    shutil.copytree(ROOT / "examples" / "python", folder / "examples" / "python")
     return folder
 
 
@@ -36,12 +39,15 @@ def test_the_commands_print_what_is_shown(checkout: Path) -> None:
     lines = [line[4:] for session in sessions if session.startswith("    $ ") for line in session.splitlines()]
     starts = [number for number, line in enumerate(lines) if line.startswith("$ ")]
     assert starts
-    for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-        shown = lines[start + 1 : end]
-        done = run(checkout, "bash", "-c", lines[start].removeprefix("$ "))
-        assert done.returncode == 0, (lines[start], done.stderr)
-        if shown:
-            assert done.stdout.splitlines() == shown, lines[start]
+    with serving() as server:
+        for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+            command, shown = lines[start].removeprefix("$ "), lines[start + 1 : end]
+            if "examples/python" in command:  # the server that runs here has another port than the reader's
+                command += f" --server {server.address}"
+            done = run(checkout, "bash", "-c", command)
+            assert done.returncode == 0, (command, done.stderr)
+            if shown:
+                assert done.stdout.splitlines() == shown, command
 
 
 def test_the_python_example_reads_digits(checkout: Path) -> None:
