@@ -117,6 +117,25 @@ def _under_a_lamp(ink: Pixels, chance: np.random.Generator) -> NDArray[np.float6
     return np.asarray((235 - 205 * (ink / 255)) * light)
 
 
+def _on_a_table(ink: Pixels, chance: np.random.Generator) -> NDArray[np.float64]:
+    """Dark ink on a light sheet that lies up to 12 degrees askew on a darker table with a grain."""
+    angle = chance.uniform(-12, 12)
+    covered, sheet = (
+        np.asarray(Image.fromarray(part).rotate(angle, Image.Resampling.BICUBIC, expand=True)) / 255
+        for part in (ink, np.full(ink.shape, 255, np.uint8))
+    )
+    height, width = sheet.shape
+    # what is seen beyond the sheet's box, or how much of the box is cut off, up to the ink's own margin
+    top, bottom, left, right = chance.integers(-10, 40, 4)
+    rows, columns = np.mgrid[-top : height + bottom, -left : width + right]
+    grain = np.sin((columns + 20 * np.sin(rows / 30)) * chance.uniform(0.1, 0.5))
+    table = chance.uniform(20, 120) + chance.uniform(0, 15) * grain
+    reach = ((max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0)))
+    begin, end = (max(-top, 0), max(-left, 0)), (height - max(-bottom, 0), width - max(-right, 0))
+    covered, sheet = (np.pad(part[begin[0] : end[0], begin[1] : end[1]], reach) for part in (covered, sheet))
+    return np.asarray(table * (1 - sheet) + sheet * (225 - 185 * covered))
+
+
 def _marked(ink: Pixels, chance: np.random.Generator) -> Pixels:
     """Three ruled lines, a frame and six specks on white paper."""
     page = 255 - ink
@@ -162,6 +181,9 @@ MNIST: Final[dict[str, Case]] = {
     "the same under a lamp, JPEG 60": lambda ink, chance: _saved(_under_a_lamp(_on_page(ink, chance), chance), "JPEG"),
     "the same in a hard-edged shadow, JPEG 60": lambda ink, chance: _saved(
         _in_shadow(_on_page(ink, chance), chance), "JPEG"
+    ),
+    "the same on a sheet askew on a table, JPEG 60": lambda ink, chance: _saved(
+        _on_a_table(_on_page(ink, chance), chance), "JPEG"
     ),
     "the same on ruled paper with a frame and specks": lambda ink, chance: _saved(
         _marked(_on_page(ink, chance), chance)

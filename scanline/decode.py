@@ -53,6 +53,7 @@ REFUSED: Final = (
     ("BigTIFF", 0, b"MM\0+"),
     ("PDF", 0, b"%PDF"),
     ("SVG", 0, b"<svg"),
+    ("a ZIP archive (`scanline score` takes them)", 0, b"PK\x03\x04"),
 )
 SIGNATURE_BYTES: Final = 12
 # What Pillow lets through, or hands on as a SyntaxError, where bytes are missing. Their words tell nobody anything.

@@ -27,6 +27,13 @@ def framed(values: NDArray[Value], width: int = 1) -> NDArray[Value]:
     return result
 
 
+def grown(mask: Mask) -> Mask:
+    """Add the pixels that touch the mask, on a side or a corner."""
+    padded = framed(mask)
+    tall = padded[:-2] | padded[1:-1] | padded[2:]
+    return tall[:, :-2] | tall[:, 1:-1] | tall[:, 2:]
+
+
 class Moments(NamedTuple):
     """Sums over pixels of their weight, times the row y, the column x, or a product of two of them."""
 

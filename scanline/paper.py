@@ -6,36 +6,39 @@ Two models. A plane fits paper whose light changes slowly. Opening (Serra, Image
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scanline.geometry import Mask, Pixels, moments
+from scanline.levels import LEVELS, histogram, median
 
 # The paper is what lies along the border, in a band of this share of the shorter side.
 BAND: Final = 0.12
 # No stroke is as wide as this share of the shorter side, or half as wide where it runs along the border.
 WIDEST_STROKE: Final = 0.35
-LEVELS: Final = np.arange(256)
 
 
 def level(picture: Pixels) -> float:
     """Give the median along the border of a picture, uint8 [height, width]: the paper's level of grey."""
-    return _median(LEVELS, _counts(picture[_border(picture.shape)]))
+    return median(LEVELS, histogram(picture[_border(picture.shape)]))
 
 
 def plane(brightness: Pixels) -> NDArray[np.float64]:
     """Fit a plane to the border by least squares, without what is far from the border's median: ink that touches it."""
-    border = _border(brightness.shape)
-    counts = _counts(brightness[border])
-    off = np.abs(LEVELS - _median(LEVELS, counts))
-    near = off <= max(3.0, 2.5 * 1.4826 * _median(off, counts))  # 1.4826 x median: the deviation, for normal noise
-    border &= near[brightness]
-    level, down, across = _fit(brightness, border)
+    return fitted(brightness, _border(brightness.shape))
+
+
+def fitted(brightness: Pixels, known: Mask) -> NDArray[np.float64]:
+    """Fit a plane to some pixels by least squares, without what is far from their median: ink."""
+    counts = histogram(brightness[known])
+    off = np.abs(LEVELS - median(LEVELS, counts))
+    near = off <= max(3.0, 2.5 * 1.4826 * median(off, counts))  # 1.4826 x median: the deviation, for normal noise
+    level, down, across = _fit(brightness, known & near[brightness])
     height, width = brightness.shape
-    fitted: NDArray[np.float64] = level + down * np.arange(height)[:, None] + across * np.arange(width)
-    return fitted
+    ground: NDArray[np.float64] = level + down * np.arange(height)[:, None] + across * np.arange(width)
+    return ground
 
 
 def opened(brightness: Pixels) -> Pixels:
@@ -66,18 +69,6 @@ def _border(shape: tuple[int, ...]) -> Mask:
     mask = np.ones(shape, bool)
     mask[width:-width, width:-width] = False
     return mask
-
-
-def _counts(levels: Pixels) -> NDArray[np.int64]:
-    return np.bincount(levels, minlength=256)
-
-
-def _median(values: NDArray[Any], counts: NDArray[np.int64]) -> float:
-    """Give the median of values of which there are so many each."""
-    order = values.argsort()
-    ends = counts[order].cumsum()
-    middle = ((ends[-1] - 1) // 2, ends[-1] // 2)  # the same one twice where their number is odd
-    return float(values[order[np.searchsorted(ends, middle, side="right")]].mean())
 
 
 def _fit(brightness: Pixels, known: Mask) -> tuple[float, float, float]:

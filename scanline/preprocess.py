@@ -24,10 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from scanline import paper, shape
+from scanline import paper, shape, sheet
 from scanline.contract import COLUMNS, ROWS
 from scanline.decode import MAX_PIXELS, decode
-from scanline.geometry import Mask, Pixels, box, framed
+from scanline.geometry import Pixels, box, grown
+from scanline.levels import otsu, variance
 from scanline.prediction import RejectReason
 from scanline.strokes import inside, of_the_digit, thickened
 
@@ -37,6 +38,8 @@ CENTRE: Final = 14
 BETTER_CHANNEL: Final = 1.5
 # Smaller pictures are enlarged first, so that the edge of the ink is found between their pixels.
 SMALL: Final = 96
+# More pixels than this along the border that are dark, on light paper, may be what the paper lies on.
+MOST_DARK_AT_BORDER: Final = 0.02
 # More ink than this along the border is doubted: it may be shadow. Then little of it, this share at most, is ink, and
 # the shadow covers this much of the picture.
 MOST_AT_BORDER: Final = 0.08
@@ -58,7 +61,8 @@ class Steps:
 
     Attributes:
         picture: [height, width], grey, upright, as it was decoded.
-        ink: [height, width], 255 for the digit's ink, 0 for everything else; larger than a small picture.
+        ink: [height, width], 255 for the digit's ink, 0 for everything else; larger than a small picture, and of one
+            that shows a sheet on something darker that sheet.
         rows: [28, 28], what the network sees, 0 background to 255 ink.
         reason: why the picture shows no single digit, or None.
     """
@@ -115,26 +119,20 @@ def grey(picture: Image.Image) -> Pixels:
     if picture.mode == "L":
         return np.asarray(picture)
     luminance = picture.convert("L")
-    spreads = [_variance(counts) for counts in np.reshape(picture.histogram(), (3, 256))]
+    spreads = [variance(counts) for counts in np.reshape(picture.histogram(), (3, 256))]
     best = int(np.argmax(spreads))
-    if spreads[best] > BETTER_CHANNEL**2 * _variance(np.array(luminance.histogram())):
+    if spreads[best] > BETTER_CHANNEL**2 * variance(np.array(luminance.histogram())):
         return np.asarray(picture.getchannel(best))
     return np.asarray(luminance)
-
-
-def _variance(counts: NDArray[np.int64]) -> float:
-    """Give the variance of levels, of which there are counts [256]."""
-    levels = np.arange(len(counts))
-    number, total, squares = (int(counts @ levels**power) for power in range(3))
-    return (number * squares - total**2) / number**2
 
 
 def ink(picture: Pixels) -> Pixels:
     """Take the paper away: 0 where a grey picture, uint8 [height, width], shows paper, 255 where it shows ink.
 
     The border tells the paper: dark or light, and how its brightness changes across the picture (scanline.paper).
-    Otsu's threshold (A threshold selection method from gray-level histograms, 1979) tells strokes from paper; their
-    edges stay grey. All zeros where nothing stands out from the paper. A small picture comes back enlarged.
+    Otsu's threshold (scanline.levels) tells strokes from paper; their edges stay grey. Where the border shows what a
+    sheet of paper lies on, only the sheet is looked at (scanline.sheet). All zeros where nothing stands out from the
+    paper. A small picture comes back enlarged, one of a sheet without its surroundings.
     """
     scale = -(-SMALL // max(picture.shape))
     if scale > 1:
@@ -142,11 +140,17 @@ def ink(picture: Pixels) -> Pixels:
         picture = np.asarray(Image.fromarray(picture).resize((width * scale, height * scale), Image.Resampling.BICUBIC))
     middle = (int(picture.min()) + int(picture.max())) / 2
     light = paper.level(picture) > middle
+    surrounded = not light or (_edge(picture) <= middle).mean() > MOST_DARK_AT_BORDER
+    on_sheet = _ink_on_sheet(picture) if surrounded else None
+    if on_sheet is not None and on_sheet.any():
+        return on_sheet
     found = _ink_on(picture, paper.plane, light=light)
     if _at_border(found) > MOST_AT_BORDER:
         for other in (_ink_on(picture, paper.opened, light=light), _ink_on(picture, paper.opened, light=not light)):
             if 0 < np.count_nonzero(other) < OF_SHADOW * np.count_nonzero(found):
                 return other
+        if on_sheet is not None:
+            return on_sheet  # nothing is written on it, and what was found is what it lies on
     return found
 
 
@@ -160,13 +164,25 @@ def _ink_on(picture: Pixels, model: Callable[[Pixels], NDArray[Any]], *, light: 
     contrast = np.clip(np.rint(difference, out=difference), 0, 255, out=difference).astype(np.uint8)
     if contrast.max() < MIN_CONTRAST:
         return np.zeros_like(contrast)
-    strokes = of_the_digit(contrast > _otsu(contrast))
+    strokes = of_the_digit(contrast > otsu(contrast))
     if model is paper.opened:
         strokes = inside(strokes)  # slivers are left where a shadow's edge meets the picture's
         if not _is_shadow(ground, np.median(brightness[strokes])):
             return np.zeros_like(contrast)
     levels = np.minimum(np.arange(256) / np.percentile(contrast[strokes], INK_PERCENTILE), 1) * 255
-    return np.where(_grown(strokes), np.rint(levels).astype(np.uint8)[contrast], np.uint8(0))
+    return np.where(grown(strokes), np.rint(levels).astype(np.uint8)[contrast], np.uint8(0))
+
+
+def _ink_on_sheet(picture: Pixels) -> Pixels | None:
+    """Give the ink on a light sheet in front of something darker, or None where there is no such sheet.
+
+    Where ink runs on beyond its edge, that is no sheet's, but a shadow's.
+    """
+    cut = sheet.cut_out(picture)
+    if cut is None:
+        return None
+    found = _ink_on(cut.picture, paper.plane, light=True)
+    return None if (found[cut.rim] >= INK_LEVEL).any() else found
 
 
 def _is_shadow(ground: Pixels, ink_level: float) -> bool:
@@ -216,20 +232,3 @@ def _centre_of_mass(picture: Pixels) -> tuple[float, float]:
     total = int(weights.sum())
     rows, columns = np.arange(picture.shape[0]), np.arange(picture.shape[1])
     return int(weights.sum(axis=1) @ rows) / total, int(weights.sum(axis=0) @ columns) / total
-
-
-def _grown(mask: Mask) -> Mask:
-    """Add the pixels that touch the mask, on a side or a corner."""
-    padded = framed(mask)
-    tall = padded[:-2] | padded[1:-1] | padded[2:]
-    return tall[:, :-2] | tall[:, 1:-1] | tall[:, 2:]
-
-
-def _otsu(values: Pixels) -> int:
-    counts = np.array(Image.fromarray(values).histogram(), np.float64)  # bincount turns every pixel into 8 bytes first
-    below, mass = counts.cumsum(), (counts * np.arange(256)).cumsum()
-    above = below[-1] - below
-    possible = (below > 0) & (above > 0)
-    between = np.zeros(256)
-    between[possible] = (mass[-1] * below[possible] / below[-1] - mass[possible]) ** 2 / (below * above)[possible]
-    return int(between.argmax())

@@ -128,7 +128,8 @@ class Certificates(_FromFiles[grpc.ServerCertificateConfiguration]):
             raise StartError(f"no TLS: there is no file {missing}") from None
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             paths = ", ".join(str(path) for path in self._paths)
-            raise StartError(f"no TLS with {paths}: {error}") from None
+            expected = "expected a certificate and its own key, without a password, as PEM"
+            raise StartError(f"no TLS with {paths}: {error}; {expected}") from None
         return grpc.ssl_server_certificate_configuration([pair], roots)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 import torch
 from rich.table import Table
 
-from scanline import console
+from scanline import console, signals
 from scanline.errors import ModelError, UsageError
 from train import batches, calibration, checkpoint, data, evaluate, loop, measure, origin, processes, report, state
 from train.batches import Digits
@@ -18,8 +17,6 @@ from train.checkpoint import Config, Figures
 from train.model import DigitLSTM
 from train.recipe import PRESETS, Recipe
 from train.settings import Settings
-
-INTERRUPTED: Final = 130  # what a shell gives for a process that SIGINT ended
 
 
 def run(settings: Settings) -> int:
@@ -30,7 +27,9 @@ def run(settings: Settings) -> int:
         InputError: data that can't be used.
         ModelError: a run to go on with, to be calibrated by or to learn from that is missing or damaged.
         DivergenceError: the loss is not finite.
+        KeyboardInterrupt, SystemExit: Ctrl-C, SIGTERM; what there is of the run is saved.
     """
+    signals.end_in_good_order()
     with processes.join(settings.device) as here:
         config, dataset = _resume(settings) if settings.resume else _begin(settings, here)
         if (settings.out / checkpoint.FIGURES).exists():
@@ -52,11 +51,11 @@ def run(settings: Settings) -> int:
                 run=settings.out,
                 processes=here,
             )
-        except KeyboardInterrupt:
+            if here.rank == 0:
+                _finish(settings, config, dataset, digits, training)
+        except (KeyboardInterrupt, SystemExit):
             console.err.print(f"stopped; `scanline train --resume --out {settings.out}` goes on", markup=False)
-            return INTERRUPTED
-        if here.rank == 0:
-            _finish(settings, config, dataset, digits, training)
+            raise
     return 0
 
 

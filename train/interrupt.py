@@ -1,26 +1,32 @@
-"""Ctrl-C while training: the step in progress is finished first, so that what is saved is whole."""
+"""Ctrl-C or SIGTERM while training: the step in progress is finished first, so that what is saved is whole."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Event
 from types import FrameType
+
+from scanline.signals import SIGNALS
 
 
 @contextmanager
-def deferred() -> Iterator[Event]:
-    """Turn the first SIGINT into an event; a second one interrupts at once, as ever."""
-    requested = Event()
-    before = signal.getsignal(signal.SIGINT)
+def deferred() -> Iterator[list[int]]:
+    """Give a list to which the first signal adds its number; a second one does what it did before."""
+    asked: list[int] = []
+    before = {number: signal.getsignal(number) for number in SIGNALS}
 
-    def note(_number: int, _frame: FrameType | None) -> None:
-        requested.set()
-        signal.signal(signal.SIGINT, before)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-    signal.signal(signal.SIGINT, note)
+    def note(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+        restore()
+
+    for number in SIGNALS:
+        signal.signal(number, note)
     try:
-        yield requested
+        yield asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from scanline import console
 from scanline.errors import DivergenceError
+from scanline.signals import ending
 from train import evaluate, initialise, interrupt, state
 from train.batches import FIRST_WEIGHTS, Batches, Digits, seed_generators
 from train.model import Architecture, DigitLSTM
@@ -52,7 +53,7 @@ def fit(
         InputError: there are fewer images than one batch has.
         UsageError: the processes can't share a batch evenly.
         DivergenceError: the loss is not finite.
-        KeyboardInterrupt: Ctrl-C; the state is saved.
+        KeyboardInterrupt, SystemExit: Ctrl-C, SIGTERM; the state is saved.
     """
     shown = Batches(digits, recipe, seed=seed, processes=processes)
     steps = shown.length.run
@@ -66,7 +67,7 @@ def fit(
 
     bar = console.progress("steps")
     bar.disable = bar.disable or processes.rank > 0
-    with bar, interrupt.deferred() as stop:
+    with bar, interrupt.deferred() as asked:
         task = bar.add_task("training", total=steps, completed=training.step)
         began = time.perf_counter() - training.seconds
         for step in range(training.step, steps):
@@ -78,10 +79,10 @@ def fit(
             whole_epoch = training.step % shown.length.epoch == 0
             if whole_epoch if recipe.report_every is None else step % recipe.report_every == 0:
                 _report(training, recipe, digits, batch, processes)
-            if processes.rank == 0 and (whole_epoch or training.step == steps or stop.is_set()):
+            if processes.rank == 0 and (whole_epoch or training.step == steps or asked):
                 training.save(run)
-            if stop.is_set():
-                raise KeyboardInterrupt
+            if asked:
+                raise ending(asked[0])
     return training
 
 

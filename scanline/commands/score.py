@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Final, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 from rich.table import Table
 
-from scanline import console
+from scanline import console, signals
 from scanline.commands.engine import EngineSettings, engine
 from scanline.contract import LABELS
 from scanline.decode import FORMATS
@@ -30,8 +27,6 @@ from scanline.scoring.rows import Columns
 from scanline.scoring.score import score
 from scanline.scoring.tally import Tally, accuracy
 from scanline.settings import POSITIONAL, flag, given
-
-SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Settings(EngineSettings):
@@ -86,8 +81,7 @@ class Settings(EngineSettings):
 
 def run(settings: Settings) -> int:
     """Write the table and print how it went; 1 if some files could not be read."""
-    for number in SIGNALS:
-        signal.signal(number, _end)
+    signals.end_in_good_order()  # a second signal ends the process at once, which loses no row either
     labels = any(map(is_manifest, settings.paths))
     columns = Columns(labels=labels, probabilities=settings.probabilities)
     try:
@@ -140,15 +134,6 @@ def _engine(settings: Settings) -> Iterator[Engine]:
 
         with Local(load, processes=settings.processes, probabilities=settings.probabilities) as local:
             yield local
-
-
-def _end(number: int, _: FrameType | None) -> None:
-    """End in good order; a second signal ends the process at once, which loses no row either."""
-    for ours in SIGNALS:
-        signal.signal(ours, signal.SIG_DFL)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    sys.exit(128 + number)
 
 
 def _summary(tally: Tally, before: int, seconds: float) -> Table:

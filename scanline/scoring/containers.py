@@ -66,10 +66,13 @@ def _refuse(message: str) -> NoReturn:
 @_to_its_damage
 def zipped(path: str) -> Iterator[Entry]:
     """Give the images in a .zip archive, in the order of its directory, which is held in memory."""
-    with opened(path) as file, zipfile.ZipFile(file) as archive:
-        for member in archive.infolist():
-            if is_image(member.filename) and not member.is_dir():
-                yield from _images(f"{path}/{member.filename}", partial(_content, partial(archive.open, member)))
+    with opened(path) as file:
+        if not zipfile.is_zipfile(file):
+            raise InputError("it is no ZIP archive, or it is cut short")
+        with zipfile.ZipFile(file) as archive:
+            for member in archive.infolist():
+                if is_image(member.filename) and not member.is_dir():
+                    yield from _images(f"{path}/{member.filename}", partial(_content, partial(archive.open, member)))
 
 
 @_to_its_damage

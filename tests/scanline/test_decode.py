@@ -154,7 +154,11 @@ def test_a_path_and_an_open_file_are_read(tmp_path: Path) -> None:
     assert np.array_equal(to_rows(str(path)), REFERENCE)
     with path.open("rb") as file:
         assert np.array_equal(to_rows(file), REFERENCE)
-    with pytest.raises(InputError, match=r"can't read .*none\.png: No such file"):
+    with pytest.raises(
+        InputError, match=r"can't read .*\*\.png: No such file or directory; `scanline score` reads patt"
+    ):
+        to_rows(tmp_path / "*.png")
+    with pytest.raises(InputError, match=r"can't read .*none\.png: No such file or directory$"):
         to_rows(tmp_path / "none.png")
 
 
@@ -174,8 +178,12 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest
         (saved(DARK_ON_LIGHT, "GIF"), "GIF can't be read; expected PNG, JPEG, BMP, TIFF or WebP"),
         (b"\0\0\0\x1cftypheic\0\0\0\0", "HEIC or AVIF can't be read; expected PNG, JPEG, BMP, TIFF or WebP"),
         (b"%PDF-1.7\n", "PDF can't be read; expected PNG, JPEG, BMP, TIFF or WebP"),
+        (
+            b"PK\x03\x04" + bytes(26),
+            "a ZIP archive (`scanline score` takes them) can't be read; expected PNG, JPEG, BMP, TIFF or WebP",
+        ),
     ],
-    ids=["empty", "text", "GIF", "HEIC", "PDF"],
+    ids=["empty", "text", "GIF", "HEIC", "PDF", "ZIP"],
 )
 def test_other_files_are_refused_by_name(content: bytes, words: str) -> None:
     with pytest.raises(InputError) as caught:

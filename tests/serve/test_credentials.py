@@ -128,7 +128,9 @@ def test_reloads_are_counted(files: Files, transport: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"no PEM"])
 def test_files_that_cannot_be_used_are_one_clear_line(files: Files, damaged: str, content: bytes) -> None:
     getattr(files, damaged).write_bytes(content)
-    assert failed_start(*files.flags()).startswith(f"error: no TLS with {files.certificate}, {files.key}: ")
+    line = failed_start(*files.flags())
+    assert line.startswith(f"error: no TLS with {files.certificate}, {files.key}: ")
+    assert line.endswith("; expected a certificate and its own key, without a password, as PEM")
 
 
 @pytest.mark.parametrize("missing", ["certificate", "key"])

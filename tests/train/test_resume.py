@@ -55,10 +55,13 @@ def test_a_killed_run_goes_on_to_the_same_result(
     assert_same(tmp_path / "run", uninterrupted)
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(spawn: Callable[..., Process], tmp_path: Path, uninterrupted: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "docker-stop"])
+def test_a_stopped_run_is_saved_and_says_how_to_go_on(
+    spawn: Callable[..., Process], tmp_path: Path, uninterrupted: Path, number: signal.Signals
+) -> None:
     process = spawn("-m", "scanline", "train", *OPTIONS, "--out", str(tmp_path / "run"))
-    shown = stop(process, signal.SIGINT)
-    assert process.returncode == 130
+    shown = stop(process, number)
+    assert process.returncode == 128 + number
     assert f"stopped; `scanline train --resume --out {tmp_path / 'run'}` goes on" in shown
     assert "Traceback" not in shown
     assert main(["train", "--resume", "--out", str(tmp_path / "run")]) == 0
