@@ -54,7 +54,8 @@ def run(settings: Settings) -> int:
             if here.rank == 0:
                 _finish(settings, config, dataset, digits, training)
         except (KeyboardInterrupt, SystemExit):
-            console.err.print(f"stopped; `scanline train --resume --out {settings.out}` goes on", markup=False)
+            if here.rank == 0:
+                console.err.print(f"stopped; `scanline train --resume --out {settings.out}` goes on", markup=False)
             raise
     return 0
 

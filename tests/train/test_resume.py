@@ -68,6 +68,25 @@ def test_a_stopped_run_is_saved_and_says_how_to_go_on(
     assert_same(tmp_path / "run", uninterrupted)
 
 
+STOPPED_WHILE_MEASURING = """
+import signal, sys
+from scanline.cli import main
+from train import measure
+measure.measure = lambda *_: signal.raise_signal(signal.SIGTERM)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_run_that_is_stopped_after_its_last_step_goes_on_too(spawn: Callable[..., Process], tmp_path: Path) -> None:
+    run = str(tmp_path / "run")
+    process = spawn("-c", STOPPED_WHILE_MEASURING, "train", "--preset", "seed", "--data", "uci", "--out", run)
+    shown = process.communicate(timeout=120)[1]
+    assert process.returncode == 143
+    assert shown.endswith(f"stopped; `scanline train --resume --out {run}` goes on\n")
+    assert main(["train", "--resume", "--out", run]) == 0
+    assert (tmp_path / "run" / "report.html").exists()
+
+
 def test_only_what_the_run_began_with_may_be_given_again(
     spawn: Callable[..., Process], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
