@@ -3,7 +3,7 @@
 Only that module is imported, so that a command needs no other's packages. A command's module has a `Settings` class
 (scanline.settings) and a function `run(settings) -> exit code`; where the command needs an extra, a module `settings`
 beside it, which does not, has the class. Exit codes: 0 done, 1 the work failed, 2 wrong use or configuration, 3 the
-server could not start, 130 interrupted.
+server could not start, 130 and 143 ended by Ctrl-C and by SIGTERM.
 """
 
 from __future__ import annotations

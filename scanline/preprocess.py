@@ -61,8 +61,8 @@ class Steps:
 
     Attributes:
         picture: [height, width], grey, upright, as it was decoded.
-        ink: [height, width], 255 for the digit's ink, 0 for everything else; larger than a small picture, and of one
-            that shows a sheet on something darker that sheet.
+        ink: [height, width], 255 for the digit's ink, 0 for everything else. A small picture's is larger; where a sheet
+            was found on something darker, it is the sheet's, without what surrounds it.
         rows: [28, 28], what the network sees, 0 background to 255 ink.
         reason: why the picture shows no single digit, or None.
     """

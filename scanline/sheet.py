@@ -13,16 +13,19 @@ from scanline.geometry import Mask, Pixels, box, grown
 from scanline.levels import otsu
 from scanline.strokes import GRID, label
 
-# A sheet covers at least this share of the picture, and around it there is little that is as light, in shares of its
-# own area: strips of a ruled page are no sheets.
+# A sheet covers at least this share of the picture.
 SMALLEST: Final = 0.12
+# Around it there is no more that is as light, in shares of its own area: strips of a ruled page are no sheets.
 MOST_LIGHT_AROUND: Final = 0.1
 # It is a polygon of so few corners, four of its own and four where the picture cuts them off, but for this share of its
 # area. A round shape, such as a bold 0 in chalk, has more.
 MOST_CORNERS: Final = 8
 ROUNDED: Final = 0.02
-# This share of it is paper; what is not is ink.
+# This share of it is paper in one piece. A digit's loops hold more, which counts where nearly all along the outline is
+# paper: then half of it all is enough. A digit in chalk may be as light within its outline, but not along it.
 LEAST_PAPER: Final = 0.75
+LEAST_WITH_LOOPS: Final = 0.5
+LEAST_ALONG_OUTLINE: Final = 0.9
 
 Point = tuple[int, int]
 
@@ -79,9 +82,12 @@ def _found(picture: Pixels) -> Mask:
     ImageDraw.Draw(drawn).polygon(corners, fill=1)
     whole: Mask = np.asarray(drawn)
     area = np.count_nonzero(whole)
-    paper_only = np.count_nonzero(seen) >= LEAST_PAPER * area
+    second = _shrunk(whole)  # a slanting edge is half table
+    along = light[second & ~_shrunk(second)]
+    outlined = np.count_nonzero(along) >= LEAST_ALONG_OUTLINE * along.size
+    with_loops = outlined and np.count_nonzero(light & whole) >= LEAST_WITH_LOOPS * area
     alone = np.count_nonzero(light & ~whole) <= MOST_LIGHT_AROUND * area
-    return whole if paper_only and alone else none
+    return whole if alone and (with_loops or np.count_nonzero(seen) >= LEAST_PAPER * area) else none
 
 
 def _shrunk(mask: Mask) -> Mask:

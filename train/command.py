@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,20 @@ from rich.table import Table
 
 from scanline import console, signals
 from scanline.errors import ModelError, UsageError
-from train import batches, calibration, checkpoint, data, evaluate, loop, measure, origin, processes, report, state
+from train import (
+    batches,
+    calibration,
+    checkpoint,
+    data,
+    evaluate,
+    interrupt,
+    loop,
+    measure,
+    origin,
+    processes,
+    report,
+    state,
+)
 from train.batches import Digits
 from train.checkpoint import Config, Figures
 from train.model import DigitLSTM
@@ -52,7 +65,8 @@ def run(settings: Settings) -> int:
                 processes=here,
             )
             if here.rank == 0:
-                _finish(settings, config, dataset, digits, training)
+                with interrupt.deferred() as asked:  # an exception amid the drawing of a report might be lost in there
+                    _finish(settings, config, dataset, digits, training, asked=asked)
         except (KeyboardInterrupt, SystemExit):
             if here.rank == 0:
                 console.err.print(f"stopped; `scanline train --resume --out {settings.out}` goes on", markup=False)
@@ -183,9 +197,19 @@ def _said(value: object) -> str:
 
 
 def _finish(
-    settings: Settings, config: Config, dataset: data.Dataset, digits: Digits, training: state.Training
+    settings: Settings,
+    config: Config,
+    dataset: data.Dataset,
+    digits: Digits,
+    training: state.Training,
+    *,
+    asked: Sequence[int],
 ) -> None:
-    """Calibrate and measure the network, and write everything that makes the run a finished one."""
+    """Calibrate and measure the network, and write everything that makes the run a finished one.
+
+    A signal that asked to stop, by its number, is heeded between the two.
+    """
+    console.err.print("the training is done; measuring, and drawing the report")
     network, device = training.average, digits.labels.device
     temperature, temperature_method, thresholds = _calibration(config, network, digits)
     if config.trial:
@@ -196,6 +220,8 @@ def _finish(
         labels = torch.tensor(dataset.test_labels, device=device)
         which = "test images, once, after training"
     measured = measure.measure(network, images, labels, temperature, thresholds)
+    if asked:
+        raise signals.ending(asked[0])
     figures = Figures(
         accuracy=measured.accuracy,
         accuracy_method=f"measured on {dataset.name}'s {measured.images:,} {which}",

@@ -58,6 +58,13 @@ def test_the_sheet_may_reach_out_of_the_picture(place: tuple[int, int]) -> None:
         assert difference(rows_of(photographed(ink, table=plain(60), askew=4, place=place)), rows_of(ink)) < SAME
 
 
+@pytest.mark.parametrize("digit", [0, 6, 8, 9])
+def test_paper_in_the_loops_of_a_bold_digit_is_the_sheet_s(digit: int) -> None:
+    """On a sheet not much larger than the digit, where the paper around it is hardly more than half of all."""
+    ink = draw(digit, (120, 150), height=0.72, pen=0.16)
+    assert difference(rows_of(photographed(ink, table=plain(60), place=(60, 20))), rows_of(ink)) < SAME
+
+
 def test_an_empty_sheet_is_blank() -> None:
     empty = Image.new("L", (200, 200))
     assert steps(saved(photographed(empty, table=plain(60), place=(60, -5)))).reason is RejectReason.BLANK
