@@ -8,10 +8,10 @@ from importlib.metadata import version
 from typing import Final
 
 from scanline.console import out
+from scanline.signals import handled_by
 from serve import logs
 from serve.machine import share_memory_pools
 from serve.settings import ServeSettings as Settings
-from serve.signals import stop_on_signals
 
 # The grpcio whose core can leave its sockets to us. One that has lost the name would complain on stderr.
 LEAVES_SOCKETS: Final = "1.85."
@@ -35,7 +35,7 @@ def run(settings: Settings) -> int:
 
         share_memory_pools()
         server = Server(settings)
-    restore = stop_on_signals(server.ask_to_stop)
+    restore = handled_by(lambda _: server.ask_to_stop())
     try:
         server.start()
         closed = server.run_until_stopped()

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
-from scanline.signals import SIGNALS
+from scanline.signals import handled_by
 
 
 @contextmanager
 def deferred() -> Iterator[list[int]]:
     """Give a list to which the first signal adds its number; a second one does what it did before."""
     asked: list[int] = []
-    before = {number: signal.getsignal(number) for number in SIGNALS}
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def note(number: int, _: FrameType | None) -> None:
+    def note(number: int) -> None:
         asked.append(number)
         restore()
 
-    for number in SIGNALS:
-        signal.signal(number, note)
+    restore = handled_by(note)
     try:
         yield asked
     finally:
