@@ -80,8 +80,8 @@ def tarred(path: str) -> Iterator[Entry]:
     """Give the images in a .tar archive, compressed or not, in its order. A link in it is an error."""
     with opened(path) as file, tarfile.open(path, "r|*", file, tarinfo=_Member) as archive:
         while member := archive.next():
-            # it keeps every header, so that memory would grow with the archive; typeshed leaves the list out
-            archive.members.clear()  # type: ignore[attr-defined]
+            # it keeps every header, so that memory would grow with the archive
+            archive.members.clear()  # type: ignore[attr-defined] # TarFile has the list; typeshed leaves it out
             name = f"{path}/{member.name}"
             if is_image(member.name) and member.isfile():
                 yield from _images(name, partial(_content, partial(_extract, archive, member)))
