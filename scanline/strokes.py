@@ -37,6 +37,11 @@ def of_the_digit(mask: Mask) -> Mask:
     labels = label(on_grid(mask))
     wide = _widened(labels, mask)
     areas = np.bincount(wide[mask])
+    largest = int(areas.argmax())
+    others = np.delete(areas, largest)
+    # asked first: beside a thick frame, what it holds is no more than a speck
+    if others.any() and _is_frame(labels == largest, (areas >= SPECK * others.max())[labels]):
+        areas[largest] = 0
     kept: Mask = areas >= SPECK * areas.max()
     for part in np.flatnonzero(kept).tolist():
         if _is_frame(labels == part, kept[labels]):

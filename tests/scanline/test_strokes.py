@@ -33,6 +33,11 @@ def with_a_form_s_box(picture: Pixels) -> Pixels:
     return np.asarray(sheet)
 
 
+def with_a_thick_frame_and_a_margin(picture: Pixels) -> Pixels:
+    """As a photograph's on a white page, beside whose ink the digit's is a speck."""
+    return np.pad(np.pad(picture, 45), 45, constant_values=255)
+
+
 def with_an_edge_on_one_side(picture: Pixels) -> Pixels:
     return np.pad(picture, ((0, 0), (0, 5)))
 
@@ -61,7 +66,15 @@ def with_specks(picture: Pixels) -> Pixels:
 @pytest.mark.parametrize("digit", range(10))
 @pytest.mark.parametrize(
     "spoiled",
-    [with_frame, with_a_form_s_box, with_an_edge_on_one_side, with_ruled_lines, with_squared_paper, with_specks],
+    [
+        with_frame,
+        with_a_form_s_box,
+        with_a_thick_frame_and_a_margin,
+        with_an_edge_on_one_side,
+        with_ruled_lines,
+        with_squared_paper,
+        with_specks,
+    ],
     ids=lambda function: function.__name__.removeprefix("with_"),
 )
 def test_what_is_not_the_digit_s_is_taken_out(digit: int, spoiled: object) -> None:
