@@ -19,6 +19,11 @@ def box(mask: Mask) -> tuple[slice, slice]:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
+def edge(values: NDArray[Value]) -> NDArray[Value]:
+    """Give the outermost of values [height, width], in one row."""
+    return np.concatenate([values[0], values[-1], values[1:-1, 0], values[1:-1, -1]])
+
+
 def framed(values: NDArray[Value], width: int = 1) -> NDArray[Value]:
     """Put a frame of zeros around values [height, width]; numpy's own `pad` takes ten times as long for small ones."""
     height, breadth = values.shape

@@ -15,42 +15,25 @@ arithmetic on 8-bit pixels, and what is computed in floating point is rounded to
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from scanline import paper, shape, sheet
+from scanline import ink, shape
 from scanline.contract import COLUMNS, ROWS
 from scanline.decode import MAX_PIXELS, decode
-from scanline.geometry import Pixels, box, grown
-from scanline.levels import otsu, variance
+from scanline.geometry import Pixels, box, edge
+from scanline.levels import variance
 from scanline.prediction import RejectReason
-from scanline.strokes import inside, of_the_digit, thickened
+from scanline.strokes import thickened
 
 BOX: Final = 20
 CENTRE: Final = 14
 # A channel is looked at instead of the luminance where it tells ink from paper this much better: yellow ink on white.
 BETTER_CHANNEL: Final = 1.5
-# Smaller pictures are enlarged first, so that the edge of the ink is found between their pixels.
-SMALL: Final = 96
-# More pixels than this along the border that are dark, on light paper, may be what the paper lies on.
-MOST_DARK_AT_BORDER: Final = 0.02
-# More ink than this along the border is doubted: it may be shadow. Then little of it, this share at most, is ink, and
-# the shadow covers this much of the picture.
-MOST_AT_BORDER: Final = 0.08
-OF_SHADOW: Final = 0.2
-SMALLEST_SHADOW: Final = 0.2
-# Ink differs from the paper by at least this many of 255 levels; a scanner's noise does not.
-MIN_CONTRAST: Final = 20
-# The ink's own level: enough of a stroke's pixels reach it, even where most of them are edge.
-INK_PERCENTILE: Final = 75
-# A pixel belongs to the shape that is judged if it is at least this dark of 255.
-INK_LEVEL: Final = 128
 # A pixel belongs to the ink box if it is at least this dark of 255.
 BOX_LEVEL: Final = 64
 
@@ -61,14 +44,16 @@ class Steps:
 
     Attributes:
         picture: [height, width], grey, upright, as it was decoded.
-        ink: [height, width], 255 for the digit's ink, 0 for everything else. A small picture's is larger; where a sheet
-            was found on something darker, it is the sheet's, without what surrounds it.
+        ink: [height, width], 255 for the digit's ink, 0 for everything else. A small picture's is larger.
+        on_sheet: whether a sheet of paper was found on something darker; then `ink` is the sheet's, without what
+            surrounds it.
         rows: [28, 28], what the network sees, 0 background to 255 ink.
         reason: why the picture shows no single digit, or None.
     """
 
     picture: Pixels
     ink: Pixels
+    on_sheet: bool
     rows: Pixels
     reason: RejectReason | None
 
@@ -93,9 +78,11 @@ def steps(source: bytes | str | Path | BinaryIO | Image.Image, max_pixels: int =
     """Do as `to_rows`, and keep what is on the way."""
     picture = grey(decode(source, max_pixels))
     if in_normal_form(picture):
-        return Steps(picture, picture, picture.copy(), None)  # as raw pixels: the network sees all there is to see
-    strokes = ink(picture)
-    return Steps(picture, strokes, normalise(strokes), shape.reason(strokes >= INK_LEVEL))
+        # as raw pixels: the network sees all there is to see
+        return Steps(picture, picture, on_sheet=False, rows=picture.copy(), reason=None)
+    strokes, on_sheet = ink.find(picture)
+    reason = shape.reason(strokes >= ink.LEVEL)
+    return Steps(picture, strokes, on_sheet=on_sheet, rows=normalise(strokes), reason=reason)
 
 
 def in_normal_form(picture: Pixels) -> bool:
@@ -104,7 +91,7 @@ def in_normal_form(picture: Pixels) -> bool:
     That is: 28x28, light on black, the longest side of the ink at most 20, the centre of mass within 0.5 of (14, 14) in
     rows and in columns. All but 2 of MNIST's 70,000 images are.
     """
-    if picture.shape != (ROWS, COLUMNS) or np.count_nonzero(_edge(picture)) >= ROWS + COLUMNS - 2 or not picture.any():
+    if picture.shape != (ROWS, COLUMNS) or np.count_nonzero(edge(picture)) >= ROWS + COLUMNS - 2 or not picture.any():
         return False
     if max(picture[box(picture > 0)].shape) > BOX:
         return False
@@ -124,82 +111,6 @@ def grey(picture: Image.Image) -> Pixels:
     if spreads[best] > BETTER_CHANNEL**2 * variance(np.array(luminance.histogram())):
         return np.asarray(picture.getchannel(best))
     return np.asarray(luminance)
-
-
-def ink(picture: Pixels) -> Pixels:
-    """Take the paper away: 0 where a grey picture, uint8 [height, width], shows paper, 255 where it shows ink.
-
-    The border tells the paper: dark or light, and how its brightness changes across the picture (scanline.paper).
-    Otsu's threshold (scanline.levels) tells strokes from paper; their edges stay grey. Where the border shows what a
-    sheet of paper lies on, only the sheet is looked at (scanline.sheet). All zeros where nothing stands out from the
-    paper. A small picture comes back enlarged, one of a sheet without its surroundings.
-    """
-    scale = -(-SMALL // max(picture.shape))
-    if scale > 1:
-        height, width = picture.shape
-        picture = np.asarray(Image.fromarray(picture).resize((width * scale, height * scale), Image.Resampling.BICUBIC))
-    middle = (int(picture.min()) + int(picture.max())) / 2
-    light = paper.level(picture) > middle
-    surrounded = not light or (_edge(picture) <= middle).mean() > MOST_DARK_AT_BORDER
-    on_sheet = _ink_on_sheet(picture) if surrounded else None
-    if on_sheet is not None and on_sheet.any():
-        return on_sheet
-    found = _ink_on(picture, paper.plane, light=light)
-    if _at_border(found) > MOST_AT_BORDER:
-        for other in (_ink_on(picture, paper.opened, light=light), _ink_on(picture, paper.opened, light=not light)):
-            if 0 < np.count_nonzero(other) < OF_SHADOW * np.count_nonzero(found):
-                return other
-        if on_sheet is not None:
-            return on_sheet  # nothing is written on it, and what was found is what it lies on
-    return found
-
-
-def _ink_on(picture: Pixels, model: Callable[[Pixels], NDArray[Any]], *, light: bool) -> Pixels:
-    """Give the ink on light or dark paper, by a model of the paper; none where the model does not hold."""
-    brightness = 255 - picture if light else picture
-    ground = model(brightness)
-    difference: NDArray[Any] = brightness - ground.astype(np.float64, copy=False)
-    if light and model is paper.opened:  # ink in a shadow has as much less light as the paper there
-        difference = difference * (255 - ground.min()) / np.maximum(255 - ground.astype(np.float64), 1)
-    contrast = np.clip(np.rint(difference, out=difference), 0, 255, out=difference).astype(np.uint8)
-    if contrast.max() < MIN_CONTRAST:
-        return np.zeros_like(contrast)
-    strokes = of_the_digit(contrast > otsu(contrast))
-    if model is paper.opened:
-        strokes = inside(strokes)  # slivers are left where a shadow's edge meets the picture's
-        if not _is_shadow(ground, np.median(brightness[strokes])):
-            return np.zeros_like(contrast)
-    levels = np.minimum(np.arange(256) / np.percentile(contrast[strokes], INK_PERCENTILE), 1) * 255
-    return np.where(grown(strokes), np.rint(levels).astype(np.uint8)[contrast], np.uint8(0))
-
-
-def _ink_on_sheet(picture: Pixels) -> Pixels | None:
-    """Give the ink on a light sheet in front of something darker, or None where there is no such sheet.
-
-    Where ink runs on beyond its edge, that is no sheet's, but a shadow's.
-    """
-    cut = sheet.cut_out(picture)
-    if cut is None:
-        return None
-    found = _ink_on(cut.picture, paper.plane, light=True)
-    return None if (found[cut.rim] >= INK_LEVEL).any() else found
-
-
-def _is_shadow(ground: Pixels, ink_level: float) -> bool:
-    """Tell whether paper is partly in shadow: two levels of it, both lighter than the ink, of which it is large."""
-    darkest, lightest = int(ground.max()), int(ground.min())
-    if darkest - lightest < MIN_CONTRAST or ink_level < darkest + MIN_CONTRAST:
-        return False
-    return bool((ground > (darkest + lightest) / 2).mean() >= SMALLEST_SHADOW)
-
-
-def _at_border(found: Pixels) -> float:
-    return float((_edge(found) >= INK_LEVEL).mean())
-
-
-def _edge(picture: Pixels) -> Pixels:
-    """Give the outermost pixels of a picture in one row."""
-    return np.concatenate([picture[0], picture[-1], picture[1:-1, 0], picture[1:-1, -1]])
 
 
 def normalise(strokes: Pixels) -> Pixels:

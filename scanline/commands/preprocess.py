@@ -13,6 +13,7 @@ from pydantic_settings import SettingsConfigDict
 
 from scanline.console import out
 from scanline.errors import InputError, UsageError
+from scanline.prediction import RejectReason
 from scanline.preprocess import steps
 from scanline.settings import POSITIONAL, OutputFolder
 from scanline.settings import Settings as BaseSettings
@@ -21,6 +22,11 @@ PANEL: Final = 280
 MARGIN: Final = 20
 GROUND: Final = (225, 230, 235)
 TEXT: Final = (30, 30, 30)
+MEANING: Final = {
+    RejectReason.BLANK: "nothing in the picture stands out from its paper",
+    RejectReason.SEVERAL: "there is more than one digit",
+    RejectReason.NOT_A_DIGIT: "there are too many strokes for one, or a bare line",
+}
 
 
 class Settings(BaseSettings):
@@ -44,7 +50,7 @@ def run(settings: Settings) -> int:
         raise error if named else InputError(f"{settings.file}: {error}") from None
     panels = {
         "as it was decoded": taken.picture,
-        "the digit's ink": taken.ink,
+        "the ink on its sheet" if taken.on_sheet else "the digit's ink": taken.ink,
         "what the network sees": taken.rows,
     }
     sheet = Image.new("RGB", (len(panels) * (PANEL + MARGIN) + MARGIN, PANEL + 3 * MARGIN), GROUND)
@@ -63,8 +69,10 @@ def run(settings: Settings) -> int:
         partial.replace(target)
     except OSError as error:
         raise UsageError(f"can't write to --out {settings.out}: {error.strerror}") from None
-    if not taken.ink.any():
-        out.print("no ink found: nothing in the picture stands out from its paper")
+    if taken.on_sheet:
+        out.print("a sheet of paper was found on something darker, and cut out")
+    if taken.reason is not None:
+        out.print(f"rejected as {taken.reason}: {MEANING[taken.reason]}")
     out.print(f"written to {target}", markup=False)
     return 0
 

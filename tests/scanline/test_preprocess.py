@@ -256,12 +256,12 @@ def test_the_steps_can_be_looked_at(tmp_path: Path) -> None:
     assert np.array_equal(last[::10, ::10], to_rows(file))
 
 
-def test_steps_of_a_blank_page_say_that_there_is_no_ink(tmp_path: Path) -> None:
+def test_steps_of_a_blank_page_say_why_it_is_rejected(tmp_path: Path) -> None:
     Image.new("L", (200, 100), 255).save(tmp_path / "page.png")
     line = [sys.executable, "-m", "scanline", "preprocess", str(tmp_path / "page.png"), "--out", str(tmp_path)]
     result = subprocess.run(line, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("no ink found: ")
+    assert result.stdout.startswith("rejected as blank: nothing in the picture stands out from its paper\n")
     assert (tmp_path / "page-steps.png").is_file()
 
 
