@@ -143,7 +143,7 @@ def stack(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if array.dtype != np.uint8 or array.ndim not in {2, 3} or array.shape[-2:] != (ROWS, COLUMNS):
         raise InputError(
             f"an array of images is uint8 of shape [28, 28] or [n, 28, 28] with 0 for background and 255 for ink, "
-            f"not {array.dtype} of shape {list(array.shape)}"
+            f"not {array.dtype} of shape {list(array.shape)}; any other picture goes as Image.fromarray(...)"
         )
     return np.ascontiguousarray(array.reshape(-1, ROWS, COLUMNS))
 

@@ -127,12 +127,23 @@ def test_files_are_read_when_their_item_is_asked_for(tmp_path: Path) -> None:
         ([None], "not NoneType"),
         ([[FILE]], "not list"),
         (np.zeros((28, 28), np.float32), r"not float32 of shape \[28, 28\]"),
+        (np.zeros((64, 48), np.uint8), r"not uint8 of shape \[64, 48\]; any other picture goes as Image.fromarray"),
         (np.zeros((2, 28, 27), np.uint8), r"not uint8 of shape \[2, 28, 27\]"),
         (np.zeros(784, np.uint8), r"not uint8 of shape \[784\]"),
         (np.zeros((1, 1, 28, 28), np.uint8), r"not uint8 of shape \[1, 1, 28, 28\]"),
         (StringIO("text"), "binary mode"),
     ],
-    ids=["a number", "nothing", "a list in a list", "floats", "27 columns", "flat", "four axes", "a text file"],
+    ids=[
+        "a number",
+        "nothing",
+        "a list in a list",
+        "floats",
+        "a larger picture",
+        "27 columns",
+        "flat",
+        "four axes",
+        "a text file",
+    ],
 )
 def test_what_can_only_be_a_mistake_is_raised(wrong: images.Image, words: str) -> None:
     with pytest.raises(InputError, match=words):
