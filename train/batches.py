@@ -25,7 +25,7 @@ FIRST_WEIGHTS: Final = 0
 ORDER_OF_EPOCH: Final = 1
 DRAWS_OF_GROUP: Final = 2
 
-NEGATIVES_DRAWN: Final = 8192  # for the whole run; each is bent differently every time
+MOST_NEGATIVES: Final = 8192  # drawn for the whole run; each is bent differently every time
 GROUP: Final = 64  # batches that are drawn at once: some 9 MB with 144 images each
 
 
@@ -103,7 +103,8 @@ class Batches:
         self._images, self._labels = digits.images, digits.labels
         self._digits = len(digits.labels)
         if recipe.negatives:  # behind the digits, with a label of their own
-            drawn = negatives.draw(NEGATIVES_DRAWN, digits.images.cpu().numpy(), seed)
+            count = min(MOST_NEGATIVES, self.length.run * recipe.negatives)
+            drawn = negatives.draw(count, digits.images.cpu().numpy(), seed)
             self._images = torch.cat([digits.images, torch.from_numpy(drawn).to(digits.images)])
             self._labels = torch.cat([digits.labels, digits.labels.new_full((len(drawn),), CLASSES)])
         self._group: _Group | None = None
