@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scanline.contract import CLASSES, COLUMNS, ROWS
 from scanline.errors import InputError, UsageError
-from train import augment, negatives
+from train import augment, degrade, negatives
 from train.processes import Processes
 from train.recipe import Recipe
 
@@ -24,6 +24,7 @@ from train.recipe import Recipe
 FIRST_WEIGHTS: Final = 0
 ORDER_OF_EPOCH: Final = 1
 DRAWS_OF_GROUP: Final = 2
+NOISE: Final = 3
 
 MOST_NEGATIVES: Final = 8192  # drawn for the whole run; each is bent differently every time
 GROUP: Final = 64  # batches that are drawn at once: some 9 MB with 144 images each
@@ -107,6 +108,10 @@ class Batches:
             drawn = negatives.draw(count, digits.images.cpu().numpy(), seed)
             self._images = torch.cat([digits.images, torch.from_numpy(drawn).to(digits.images)])
             self._labels = torch.cat([digits.labels, digits.labels.new_full((len(drawn),), CLASSES)])
+        self._noise = None
+        if recipe.degradation is not None:
+            seed_generators(seed, NOISE)
+            self._noise = degrade.Noise(recipe.batch + recipe.negatives, digits.images.device)
         self._group: _Group | None = None
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
@@ -118,6 +123,9 @@ class Batches:
         rows = augment.to_rows(self._group.images[place])
         if self._group.bends is not None:
             rows = augment.bend(rows, self._group.bends[place])
+        if self._group.strengths is not None and self._noise is not None:
+            noise = self._noise[step][self._processes.share(self._recipe.batch + self._recipe.negatives)]
+            rows = degrade.worse(rows, self._group.strengths[place], noise)
         return rows, self._group.labels[place]
 
     def _draw(self, epoch: int, number: int) -> _Group:
@@ -139,6 +147,9 @@ class Batches:
             done = (epoch * self.length.epoch + first) / self.length.run
             limits = recipe.distortion.scaled(1 - (1 - recipe.last_distortion) * done)
             bends = augment.draw(limits, chosen.numel(), device).view(*chosen.shape, 2, augment.SURFACES)
+        strengths = None
+        if recipe.degradation is not None:
+            strengths = degrade.draw(recipe.degradation, chosen.numel(), device).view(*chosen.shape, degrade.KINDS)
 
         share = self._processes.share(chosen.shape[1])
         chosen = chosen[:, share]
@@ -148,6 +159,7 @@ class Batches:
             images=images.view(*chosen.shape, ROWS, COLUMNS),
             labels=self._labels[chosen],
             bends=None if bends is None else bends[:, share],
+            strengths=None if strengths is None else strengths[:, share],
         )
 
 
@@ -160,9 +172,11 @@ class _Group:
         images: uint8 [batches, share, 28, 28].
         labels: int64 [batches, share].
         bends: what `augment.bend` takes for each image, float32 [batches, share, 2, 28], or None.
+        strengths: what `degrade.worse` takes for each, float32 [batches, share, 4], or None.
     """
 
     number: tuple[int, int]
     images: Tensor
     labels: Tensor
     bends: Tensor | None
+    strengths: Tensor | None

@@ -32,6 +32,25 @@ class Distortion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Degradation:
+    """How much worse training images are made at most (train.degrade); every image and every step draws its own.
+
+    Attributes:
+        share: the share of the images that each of these is done to.
+        thickness: how far strokes grow or shrink, in pixels on each side, up to 1.
+        blur: the share of the full blur.
+        fading: the share of the ink that is lost.
+        noise: the standard deviation of what is added to each pixel, in shares of full ink.
+    """
+
+    share: float
+    thickness: float
+    blur: float
+    fading: float
+    noise: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a network is trained.
 
@@ -54,6 +73,7 @@ class Recipe:
         distortion: how training images are bent at first, or None.
         last_distortion: the share of it that is left at the end, to which it falls steadily: the last images are more
             like those that will be read (Touvron et al. 2019, arXiv:1906.06423).
+        degradation: how much worse they are made after that, or None.
         negatives: images of no digit (train.negatives) that are added to each batch; with them the network learns an
             eleventh answer, "no digit", whose logit is always 0. So the logarithm of the sum of the ten digits'
             exponentials, their negative energy (Liu et al. 2020, arXiv:2010.03759), is the log-odds of a digit.
@@ -77,6 +97,7 @@ class Recipe:
     report_every: int | None = None
     distortion: Distortion | None = None
     last_distortion: float = 1.0
+    degradation: Degradation | None = None
     negatives: int = 0
     teacher_share: float = 0.8
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -118,6 +139,7 @@ PRESETS: Final = {
             early_rows=1 / 3,
             average_decay=0.999,
             distortion=Distortion(degrees=13, scale=0.12, shear=0.15, shift=2, elastic=1.6),
+            degradation=Degradation(share=0.3, thickness=0.8, blur=1, fading=0.7, noise=0.25),
             negatives=16,
         ),
     ),

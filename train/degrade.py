@@ -1,0 +1,99 @@
+"""Making training images worse on the device, as pens, lenses, light and sensors do, after they are bent.
+
+Strokes grow or shrink, edges blur, ink fades and noise is added, each in some of the images alone. It costs little: the
+largest of nine neighbours takes four comparisons of whole batches, a blur two matrix products, and noise comes from a
+store of normal numbers that is drawn once.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from scanline.contract import COLUMNS, ROWS
+from train.recipe import Degradation
+
+BLUR: Final = 1.3  # the standard deviation of the full blur, in pixels
+REACH: Final = 3  # standard deviations
+KINDS: Final = 4
+STORED: Final = 16  # batches of noise in the store: 7 MB of 144 images each
+STRIDE: Final = 1_000_003  # from a step's noise to the next one's in the store; a prime, so that few steps share any
+
+
+def draw(degradation: Degradation, batch: int, device: torch.device) -> Tensor:
+    """Draw how much worse each image gets, all uniform within the limits, from the device's default generator.
+
+    Args:
+        degradation: the limits, and the share of images that each is done to.
+        batch: the number of images.
+        device: where the result lives.
+
+    Returns:
+        float32 [batch, 4 kinds]: thickness, less than 0 for thinner strokes, blur, fading and noise.
+    """
+    done = torch.rand(batch, KINDS, device=device) < degradation.share
+    drawn = torch.rand(batch, KINDS, device=device) * done
+    thickness = degradation.thickness * (1 - 2 * torch.randint(2, (batch,), device=device))
+    limits = [degradation.blur, degradation.fading, degradation.noise]
+    return torch.stack([drawn[:, 0] * thickness, *(limit * drawn[:, 1 + at] for at, limit in enumerate(limits))], dim=1)
+
+
+class Noise:
+    """Normal numbers for every step, from a store: drawing them takes a CPU as long as all else that is done here."""
+
+    def __init__(self, batch: int, device: torch.device) -> None:
+        """Draw them from the device's default generator.
+
+        Args:
+            batch: images a step, over all processes.
+            device: where they live.
+        """
+        self._shape = (batch, ROWS, COLUMNS)
+        self._step = batch * ROWS * COLUMNS
+        self._numbers = torch.randn(STORED * self._step, device=device)
+
+    def __getitem__(self, step: int) -> Tensor:
+        """Give those of a step, float32 [batch, 28, 28]."""
+        start = step * STRIDE % ((STORED - 1) * self._step)
+        return self._numbers[start : start + self._step].view(self._shape)
+
+
+def worse(images: Tensor, strengths: Tensor, noise: Tensor) -> Tensor:
+    """Make images worse.
+
+    Args:
+        images: float32 [batch, 28, 28], 0 background to 1 ink.
+        strengths: how much, float32 [batch, 4], as from `draw`.
+        noise: normal numbers, float32 [batch, 28, 28].
+
+    Returns:
+        float32 [batch, 28, 28], 0 to 1.
+    """
+    thickness, blur, fading, level = strengths[:, :, None, None].unbind(dim=1)
+    sign = torch.where(thickness < 0, -1.0, 1.0)
+    images = images.lerp(sign * _largest_around(sign * images), thickness.abs())
+    smooth = _smoothing(images.device)
+    images = images.lerp(smooth @ images @ smooth, blur)
+    return torch.addcmul(images * (1 - fading), level, noise).clamp_(0, 1)
+
+
+def _largest_around(images: Tensor) -> Tensor:
+    """Give the largest of each pixel and its eight neighbours; beyond the edge is background."""
+    padded = functional.pad(images, (1, 1, 1, 1))
+    tall = torch.maximum(torch.maximum(padded[:, :-2], padded[:, 1:-1]), padded[:, 2:])
+    return torch.maximum(torch.maximum(tall[:, :, :-2], tall[:, :, 1:-1]), tall[:, :, 2:])
+
+
+@cache
+def _smoothing(device: torch.device) -> Tensor:
+    """The matrix, float32 [28, 28], that smooths rows from the right and columns from the left; it is symmetric."""
+    assert ROWS == COLUMNS
+    place = torch.arange(ROWS, dtype=torch.float32)
+    distance = (place[:, None] - place).abs() / BLUR
+    # what is farther is nothing, and would be too small for a processor's fast way with numbers
+    weights = torch.where(distance <= REACH, torch.exp(-0.5 * distance.square()), 0.0)
+    return (weights / weights[ROWS // 2].sum()).to(device)
