@@ -30,6 +30,7 @@ BASE: Final = replace(
     epochs=40,
     precision="bfloat16",
     distortion=Distortion(degrees=13, scale=0.12, shear=0.15, shift=2, elastic=1.6),
+    degradation=None,
     negatives=0,
 )
 VARIANTS: Final = {
@@ -42,6 +43,7 @@ VARIANTS: Final = {
     "long": Preset(architecture=WIDE, recipe=replace(BASE, epochs=100)),
     "narrow": Preset(architecture=EDGE.architecture, recipe=replace(BASE, epochs=100)),
     "negatives": Preset(architecture=EDGE.architecture, recipe=replace(BASE, epochs=100, negatives=16)),
+    "degraded": Preset(architecture=EDGE.architecture, recipe=replace(EDGE.recipe, precision="bfloat16")),
     "large": Preset(  # 649,162 weights
         architecture=Architecture(hidden=128, bidirectional=True, convolutions=(32, 64, 64)),
         recipe=replace(PRESETS["accurate"].recipe, epochs=30, precision="bfloat16"),

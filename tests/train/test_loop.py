@@ -25,7 +25,14 @@ def test_the_accurate_preset_learns(digits: batches.Digits, tmp_path: Path) -> N
 def test_every_image_is_shown_once_an_epoch(digits: batches.Digits, tmp_path: Path) -> None:
     few = replace(digits, images=digits.images[:64].clone(), labels=digits.labels[:64])
     recipe = replace(
-        EDGE.recipe, batch=16, epochs=40, learning_rate=2e-3, distortion=None, average_decay=0.0, negatives=0
+        EDGE.recipe,
+        batch=16,
+        epochs=40,
+        learning_rate=2e-3,
+        distortion=None,
+        degradation=None,
+        average_decay=0.0,
+        negatives=0,
     )
     network = loop.fit(EDGE.architecture, recipe, few, seed=1, run=tmp_path, processes=ALONE).average
     assert evaluate.accuracy(evaluate.logits(network, few.images), few.labels) == 1

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from train import augment, data, degrade, distortions
+from train.recipe import Degradation
+
+CPU = torch.device("cpu")
+NONE = Degradation(share=1, thickness=0, blur=0, fading=0, noise=0)
+KINDS = [field.name for field in fields(Degradation) if field.name != "share"]
+
+
+@pytest.fixture(scope="module")
+def rows(uci: data.Dataset) -> Tensor:
+    return augment.to_rows(torch.tensor(uci.train_images[:64]))
+
+
+def worse(rows: Tensor, degradation: Degradation) -> Tensor:
+    torch.manual_seed(0)
+    noise = degrade.Noise(len(rows), CPU)[0]
+    return degrade.worse(rows, degrade.draw(degradation, len(rows), CPU), noise)
+
+
+def strengths(kind: str, strength: float) -> Tensor:
+    result = torch.zeros(64, degrade.KINDS)
+    result[:, KINDS.index(kind)] = strength
+    return result
+
+
+def test_no_degradation_changes_nothing(rows: Tensor) -> None:
+    torch.testing.assert_close(worse(rows, NONE), rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_makes_every_image_worse_its_own_way(rows: Tensor, kind: str) -> None:
+    same = rows[:1].expand(64, -1, -1)
+    changed = worse(same, replace(NONE, **{kind: 0.8}))
+    assert ((changed - same).abs().amax(dim=(1, 2)) > 0.05).float().mean() > 0.8  # a small draw changes little
+    assert len({image.numpy().tobytes() for image in changed}) == 64
+    assert 0 <= changed.min() <= changed.max() <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_share_of_the_images_gets_it(rows: Tensor, kind: str) -> None:
+    torch.manual_seed(0)
+    drawn = degrade.draw(replace(NONE, share=0.25, **{kind: 1}), 4000, CPU)
+    assert (drawn[:, KINDS.index(kind)] != 0).float().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert drawn.abs().max() <= 1
+
+
+def test_strokes_grow_as_often_as_they_shrink() -> None:
+    torch.manual_seed(0)
+    drawn = degrade.draw(replace(NONE, thickness=0.5), 4000, CPU)[:, 0]
+    assert (drawn < 0).float().mean().item() == pytest.approx(0.5, abs=0.03)
+    assert -0.5 <= drawn.min() < -0.45
+    assert 0.45 < drawn.max() <= 0.5
+
+
+def test_it_is_what_is_measured_later(rows: Tensor) -> None:
+    """Training's quick ways give what the report's distortions do."""
+    noise = degrade.Noise(64, CPU)[0]
+    for pixels in (-0.6, 0.6):
+        found = degrade.worse(rows, strengths("thickness", pixels), noise)
+        torch.testing.assert_close(found, distortions.thickness(rows, pixels))
+    blurred = distortions.blur(rows, degrade.BLUR)
+    torch.testing.assert_close(degrade.worse(rows, strengths("blur", 1), noise), blurred, atol=0.01, rtol=0)
+    faded = distortions.contrast(rows, 0.3)
+    torch.testing.assert_close(degrade.worse(rows, strengths("fading", 0.7), noise), faded)
+    noisy = (rows + 0.2 * noise).clamp(0, 1)
+    torch.testing.assert_close(degrade.worse(rows, strengths("noise", 0.2), noise), noisy)
+
+
+def test_every_step_has_noise_of_its_own() -> None:
+    noise = degrade.Noise(16, CPU)
+    assert noise[3].shape == (16, 28, 28)
+    assert torch.equal(noise[3], noise[3])
+    assert len({noise[step].numpy().tobytes() for step in range(1000)}) == 1000
+    assert noise[0].std().item() == pytest.approx(1, abs=0.05)
