@@ -27,6 +27,7 @@ Image: TypeAlias = Union[Path, str, bytes, BinaryIO, "PillowImage", NDArray[np.u
 
 TIFF_SUFFIXES: Final = (".tif", ".tiff")
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".webp", *TIFF_SUFFIXES)
+BYTES: Final = (bytes, bytearray, memoryview)
 ACCEPTED: Final = (
     "a path, the bytes of an image file, a file opened in binary mode, a Pillow image, "
     "or a uint8 array of shape [28, 28] or [n, 28, 28]"
@@ -50,16 +51,23 @@ class Item:
 
 def is_image(name: str) -> bool:
     """Tell whether a file found in a folder or an archive is one to read."""
-    stem, dot, suffix = name.rpartition(".")
-    return (dot + suffix).lower() in SUFFIXES and stem != "" and not stem.endswith("/")  # `.png` is a hidden file
+    own = name.rpartition("/")[2]
+    stem, dot, suffix = own.rpartition(".")
+    # `.png` is a hidden file, `._seven.png` what a Mac puts beside seven.png where it can't keep its attributes
+    return (dot + suffix).lower() in SUFFIXES and stem != "" and not own.startswith("._")
 
 
 def labelled(folder: Path) -> list[tuple[Path, int]]:
-    """Give the image files in FOLDER/0 to FOLDER/9 with their digits, in the order of the digits and names."""
+    """Give the image files in FOLDER/0 to FOLDER/9 with their digits, in the order of the digits and names.
+
+    Raises:
+        OSError: one of the folders can't be read.
+    """
     return [
         (file, int(label))
         for label in LABELS
-        for file in sorted((folder / label).glob("*"))
+        if (folder / label).is_dir()
+        for file in sorted((folder / label).iterdir())
         if is_image(file.name) and not file.is_dir()
     ]
 
@@ -75,7 +83,7 @@ def items(images: Image | Iterable[Image]) -> Iterator[Item]:
     Raises:
         InputError: an element is nothing that can be an image; the message says what can be.
     """
-    if isinstance(images, (np.ndarray, str, bytes, Item, os.PathLike)) or hasattr(images, "read"):
+    if isinstance(images, (np.ndarray, str, *BYTES, Item, os.PathLike)) or hasattr(images, "read"):
         yield from _items(images)
     elif isinstance(images, Iterable):
         for image in images:
@@ -124,8 +132,8 @@ def _items(image: object) -> Iterator[Item]:
         yield from (Item(pixels=pixels) for pixels in stack(image))
     elif isinstance(image, Item):
         yield image
-    elif isinstance(image, bytes):
-        yield Item(encoded=image)
+    elif isinstance(image, BYTES):
+        yield Item(encoded=bytes(image))
     elif isinstance(image, (str, os.PathLike)):
         yield _read(image)
     elif hasattr(image, "read"):
@@ -159,9 +167,9 @@ def _rest(file: BinaryIO) -> Item:
     name = getattr(file, "name", "the file")
     try:
         return Item(encoded=files.content(file))
-    except TypeError:
+    except (TypeError, UnicodeDecodeError):
         raise InputError(f"{name} is open in text mode; open it in binary mode, as in open(path, 'rb')") from None
-    except (OSError, InputError) as error:
+    except (OSError, ValueError, InputError) as error:  # ValueError: it is closed
         return Item(error=f"can't read {name}: {getattr(error, 'strerror', None) or error}")
 
 

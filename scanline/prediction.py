@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scanline.errors import InputError
+
 
 class RejectReason(StrEnum):
     """Why an answer should not be trusted."""
@@ -58,6 +60,21 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Give the fields and the status as JSON types."""
         return {**asdict(self), "status": self.status}
+
+
+def bound(min_confidence: float | None) -> float | None:
+    """Give a bound for confidences back if it is one.
+
+    Raises:
+        InputError: it is not from 0 to 1.
+    """
+    try:
+        valid = min_confidence is None or 0 <= min_confidence <= 1
+    except TypeError:  # no number
+        valid = False
+    if not valid:
+        raise InputError(f"min_confidence is from 0 to 1, or None for the model's own bound, not {min_confidence!r}")
+    return min_confidence
 
 
 def printable(text: str | Path) -> str:

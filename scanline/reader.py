@@ -16,7 +16,7 @@ from scanline.contract import ServedModel, to_network
 from scanline.errors import ClosedError, InputError
 from scanline.images import Image, Item, items
 from scanline.model import Model
-from scanline.prediction import Prediction, RejectReason, predictions, softmax
+from scanline.prediction import Prediction, RejectReason, bound, predictions, softmax
 from scanline.preprocess import steps
 
 # onnxruntime's speed on this network has levelled off by then, and the memory stays small.
@@ -46,9 +46,10 @@ class Reader:
 
         Raises:
             ModelError: the file is missing, damaged or breaks the contract.
+            InputError: `min_confidence` is not from 0 to 1.
         """
         self._model: Model | None = Model(path, threads=threads)
-        self._min_confidence = min_confidence
+        self._min_confidence = bound(min_confidence)
 
     def __enter__(self) -> Self:
         return self

@@ -123,9 +123,9 @@ class Batches:
         rows = augment.to_rows(self._group.images[place])
         if self._group.bends is not None:
             rows = augment.bend(rows, self._group.bends[place])
-        if self._group.strengths is not None and self._noise is not None:
+        if self._group.worse is not None and self._noise is not None:
             noise = self._noise[step][self._processes.share(self._recipe.batch + self._recipe.negatives)]
-            rows = degrade.worse(rows, self._group.strengths[place], noise)
+            degrade.worse(rows, self._group.worse[place], noise)
         return rows, self._group.labels[place]
 
     def _draw(self, epoch: int, number: int) -> _Group:
@@ -147,11 +147,11 @@ class Batches:
             done = (epoch * self.length.epoch + first) / self.length.run
             limits = recipe.distortion.scaled(1 - (1 - recipe.last_distortion) * done)
             bends = augment.draw(limits, chosen.numel(), device).view(*chosen.shape, 2, augment.SURFACES)
-        strengths = None
-        if recipe.degradation is not None:
-            strengths = degrade.draw(recipe.degradation, chosen.numel(), device).view(*chosen.shape, degrade.KINDS)
-
         share = self._processes.share(chosen.shape[1])
+        worse = None
+        if recipe.degradation is not None:
+            strengths = degrade.draw(recipe.degradation, chosen.numel()).view(*chosen.shape, degrade.KINDS)
+            worse = [degrade.choose(each, device) for each in strengths[:, share]]
         chosen = chosen[:, share]
         images = self._images.index_select(0, chosen.flatten())  # an image at a time, not a pixel as indexing does
         return _Group(
@@ -159,7 +159,7 @@ class Batches:
             images=images.view(*chosen.shape, ROWS, COLUMNS),
             labels=self._labels[chosen],
             bends=None if bends is None else bends[:, share],
-            strengths=None if strengths is None else strengths[:, share],
+            worse=worse,
         )
 
 
@@ -172,11 +172,11 @@ class _Group:
         images: uint8 [batches, share, 28, 28].
         labels: int64 [batches, share].
         bends: what `augment.bend` takes for each image, float32 [batches, share, 2, 28], or None.
-        strengths: what `degrade.worse` takes for each, float32 [batches, share, 4], or None.
+        worse: what `degrade.worse` takes for each batch, or None.
     """
 
     number: tuple[int, int]
     images: Tensor
     labels: Tensor
     bends: Tensor | None
-    strengths: Tensor | None
+    worse: list[list[degrade.Chosen]] | None

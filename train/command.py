@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,27 +53,24 @@ def run(settings: Settings) -> int:
             return 0
         digits = split(dataset, hold_out=config.calibrated_by is None, device=here.device)
         batches.length(config.recipe, len(digits.labels), here)  # before there is a folder, if they are too few
-        if here.rank == 0:
-            if not settings.resume:
-                _save(settings.out, config)
-            console.err.print(f"training {config.preset} ({config.parameters:,} weights) on {config.hardware}")
-        try:
-            training = loop.fit(
-                config.architecture,
-                config.recipe,
-                digits,
-                teachers=[checkpoint.load(Path(run)).model for run in config.teacher],
-                seed=config.seed,
-                run=settings.out,
-                processes=here,
-            )
-            if here.rank == 0:
-                with interrupt.deferred() as asked:  # an exception amid the drawing of a report might be lost in there
-                    _finish(settings, config, dataset, digits, training, asked=asked)
-        except (KeyboardInterrupt, SystemExit):
-            if here.rank == 0:
-                console.err.print(f"stopped; `scanline train --resume --out {settings.out}` goes on", markup=False)
-            raise
+        with _folder(settings, config) if here.rank == 0 else nullcontext():
+            try:
+                training = loop.fit(
+                    config.architecture,
+                    config.recipe,
+                    digits,
+                    teachers=[checkpoint.load(Path(run)).model for run in config.teacher],
+                    seed=config.seed,
+                    run=settings.out,
+                    processes=here,
+                )
+                if here.rank == 0:
+                    with interrupt.deferred() as asked:  # an exception amid the drawing of a report might be lost
+                        _finish(settings, config, dataset, digits, training, asked=asked)
+            except (KeyboardInterrupt, SystemExit):
+                if here.rank == 0:
+                    console.err.print(f"stopped; `scanline train --resume --out {settings.out}` goes on", markup=False)
+                raise
     return 0
 
 
@@ -92,8 +92,8 @@ def split(dataset: data.Dataset, *, hold_out: bool, device: torch.device) -> Dig
 
 
 def _begin(settings: Settings, here: processes.Processes) -> tuple[Config, data.Dataset]:
-    if here.rank == 0 and (settings.out / checkpoint.CONFIG).exists():
-        raise UsageError(f"{settings.out} holds a run already: go on with it by --resume, or choose another --out")
+    if here.rank == 0:
+        _check_unused(settings.out)  # before the data is loaded; once more when the folder is this run's alone
     _check_calibrated_by(settings)
     _check_teachers(settings)
     dataset = data.load(settings.data, settings.data_dir)
@@ -120,13 +120,39 @@ def _begin(settings: Settings, here: processes.Processes) -> tuple[Config, data.
     return config, dataset
 
 
-def _save(run: Path, config: Config) -> None:
-    """Begin the run's folder."""
+@contextmanager
+def _folder(settings: Settings, config: Config) -> Iterator[None]:
+    """Begin the run's folder, or take it up again, and keep other runs out of it until the end."""
+    run = settings.out
     try:
         run.mkdir(parents=True, exist_ok=True)
-        checkpoint.save_config(run, config)
+        folder = os.open(run, os.O_RDONLY)
     except OSError as error:
-        raise UsageError(f"--out {run}: it can't be written to: {error.strerror}") from None
+        raise _unwritable(run, error) from None
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system undoes it when the process ends, however
+        except OSError:
+            raise UsageError(f"another run is writing {run}") from None
+        if not settings.resume:
+            _check_unused(run)
+            try:
+                checkpoint.save_config(run, config)
+            except OSError as error:
+                raise _unwritable(run, error) from None
+        console.err.print(f"training {config.preset} ({config.parameters:,} weights) on {config.hardware}")
+        yield
+    finally:
+        os.close(folder)
+
+
+def _check_unused(run: Path) -> None:
+    if (run / checkpoint.CONFIG).exists():
+        raise UsageError(f"{run} holds a run already: go on with it by --resume, or choose another --out")
+
+
+def _unwritable(run: Path, error: OSError) -> UsageError:
+    return UsageError(f"--out {run}: it can't be written to: {error.strerror}")
 
 
 def _check_calibrated_by(settings: Settings) -> None:

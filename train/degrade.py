@@ -24,22 +24,38 @@ STORED: Final = 16  # batches of noise in the store: 7 MB of 144 images each
 STRIDE: Final = 1_000_003  # from a step's noise to the next one's in the store; a prime, so that few steps share any
 
 
-def draw(degradation: Degradation, batch: int, device: torch.device) -> Tensor:
-    """Draw how much worse each image gets, all uniform within the limits, from the device's default generator.
+Chosen = tuple[Tensor, Tensor]  # which images of a batch, int64 [k], and how much, float32 [k, 1, 1]
+
+
+def draw(degradation: Degradation, batch: int) -> Tensor:
+    """Draw how much worse each image gets, all uniform within the limits, from the CPU's default generator.
 
     Args:
         degradation: the limits, and the share of images that each is done to.
         batch: the number of images.
-        device: where the result lives.
 
     Returns:
-        float32 [batch, 4 kinds]: thickness, less than 0 for thinner strokes, blur, fading and noise.
+        float32 [batch, 4 kinds], on the CPU: thickness, less than 0 for thinner strokes, blur, fading and noise.
     """
-    done = torch.rand(batch, KINDS, device=device) < degradation.share
-    drawn = torch.rand(batch, KINDS, device=device) * done
-    thickness = degradation.thickness * (1 - 2 * torch.randint(2, (batch,), device=device))
+    done = torch.rand(batch, KINDS) < degradation.share
+    drawn = torch.rand(batch, KINDS) * done
+    thickness = degradation.thickness * (1 - 2 * torch.randint(2, (batch,)))
     limits = [degradation.blur, degradation.fading, degradation.noise]
     return torch.stack([drawn[:, 0] * thickness, *(limit * drawn[:, 1 + at] for at, limit in enumerate(limits))], dim=1)
+
+
+def choose(strengths: Tensor, device: torch.device) -> list[Chosen]:
+    """Say for each kind which images it is done to and how much: few of them, so that the others cost nothing.
+
+    Args:
+        strengths: float32 [batch, 4], on the CPU, where counting them makes no device wait.
+        device: where the images are.
+    """
+    found = []
+    for kind in strengths.unbind(dim=1):
+        images = kind.nonzero().squeeze(1)
+        found.append((images.to(device), kind[images].view(-1, 1, 1).to(device)))
+    return found
 
 
 class Noise:
@@ -62,23 +78,24 @@ class Noise:
         return self._numbers[start : start + self._step].view(self._shape)
 
 
-def worse(images: Tensor, strengths: Tensor, noise: Tensor) -> Tensor:
-    """Make images worse.
+def worse(images: Tensor, chosen: list[Chosen], noise: Tensor) -> None:
+    """Make images worse, in place.
 
     Args:
-        images: float32 [batch, 28, 28], 0 background to 1 ink.
-        strengths: how much, float32 [batch, 4], as from `draw`.
+        images: float32 [batch, 28, 28], 0 background to 1 ink; so they are afterwards.
+        chosen: which of them, and how much, as from `choose`.
         noise: normal numbers, float32 [batch, 28, 28].
-
-    Returns:
-        float32 [batch, 28, 28], 0 to 1.
     """
-    thickness, blur, fading, level = strengths[:, :, None, None].unbind(dim=1)
-    sign = torch.where(thickness < 0, -1.0, 1.0)
-    images = images.lerp(sign * _largest_around(sign * images), thickness.abs())
-    smooth = _smoothing(images.device)
-    images = images.lerp(smooth @ images @ smooth, blur)
-    return torch.addcmul(images * (1 - fading), level, noise).clamp_(0, 1)
+    thickness, blur, fading, level = chosen
+    some = images.index_select(0, thickness[0])
+    sign = thickness[1].sign()
+    images.index_copy_(0, thickness[0], some.lerp(sign * _largest_around(sign * some), thickness[1].abs()))
+    some, smooth = images.index_select(0, blur[0]), _smoothing(images.device)
+    images.index_copy_(0, blur[0], some.lerp(smooth @ some @ smooth, blur[1]))
+    images.index_copy_(0, fading[0], images.index_select(0, fading[0]) * (1 - fading[1]))
+    some, normal = images.index_select(0, level[0]), noise.index_select(0, level[0])
+    images.index_copy_(0, level[0], some.addcmul(level[1], normal))
+    images.clamp_(0, 1)
 
 
 def _largest_around(images: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import pickle
 from dataclasses import dataclass, field
@@ -53,8 +54,10 @@ class Training:
             path.write_text("".join(json.dumps(line) + "\n" for line in self.history), encoding="utf-8")
         values = {name: part.state_dict() for name, part in self._parts().items()}
         numbers = {name: getattr(self, name) for name in ("loss_sum", "step", "history", "seconds")}
+        content = io.BytesIO()  # a full disk is an OSError that names the file; torch.save's own error does not
+        torch.save(values | numbers, content)
         with replacing(run / STATE) as path:
-            torch.save(values | numbers, path)
+            path.write_bytes(content.getbuffer())
 
     def restore(self, run: Path) -> None:
         """Go back to what was saved; nothing happens where the run was stopped before it saved anything.
@@ -71,8 +74,9 @@ class Training:
                 part.load_state_dict(values[name])
             self.loss_sum, self.step = values["loss_sum"], values["step"]
             self.history, self.seconds = values["history"], values["seconds"]
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-            raise ModelError(f"{path} is damaged ({error}): start the run again in another folder") from None
+        except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+            what = str(error).partition("\n")[0]  # what follows is PyTorch's advice to programmers
+            raise ModelError(f"{path} is damaged ({what}): start the run again in another folder") from None
 
     def _parts(self) -> dict[str, Any]:
         return {

@@ -12,7 +12,7 @@ from scanline.client.connection import TIMEOUT, Connection
 from scanline.client.messages import Limits, Part, model_of, predictions_of, split
 from scanline.contract import ServedModel
 from scanline.images import Image, items
-from scanline.prediction import Prediction
+from scanline.prediction import Prediction, bound
 from scanline.tls import Tls
 from scanline.v1 import digits_pb2 as pb
 
@@ -47,10 +47,10 @@ class Client:
             min_confidence: answers of less confidence, 0 to 1, are rejected; None for the bound in the model's card.
 
         Raises:
-            InputError: an address, a certificate or the token can't be used.
+            InputError: an address, a certificate, the token or `min_confidence` can't be used.
         """
         self._connection = Connection(target, timeout=timeout, tls=tls, token=token, options=options)
-        self._min_confidence = min_confidence
+        self._min_confidence = bound(min_confidence)
         self._limits: Limits | None = None
 
     def __enter__(self) -> Self:

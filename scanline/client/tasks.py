@@ -15,7 +15,7 @@ from scanline.client.gather import Answer, Gatherer
 from scanline.client.messages import Limits, model_of, pixels_part, split
 from scanline.contract import ServedModel
 from scanline.images import Image, items
-from scanline.prediction import Prediction
+from scanline.prediction import Prediction, bound
 from scanline.tls import Tls
 
 
@@ -41,7 +41,7 @@ class AsyncClient:
     ) -> None:
         """Prepare the channels; connections are made with the first call. Arguments and errors are Client's."""
         self._connection = Connection(target, timeout=timeout, tls=tls, token=token, options=options)
-        self._min_confidence = min_confidence
+        self._min_confidence = bound(min_confidence)
         self._opening: asyncio.Task[Gatherer] | None = None
         self._gatherer: Gatherer | None = None
 

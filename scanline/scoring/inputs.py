@@ -82,7 +82,7 @@ def _list() -> Iterator[Entry]:
                 "the list on standard input has null characters; expected a path a line, "
                 "as `find` prints them without -print0"
             )
-        if name := os.fsdecode(line.rstrip(b"\n")):
+        if name := os.fsdecode(line.rstrip(b"\r\n")):
             yield from _named(name)
 
 

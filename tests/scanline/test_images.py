@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from io import BytesIO, StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +103,27 @@ def test_a_file_without_end_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(pages(pipe)) == [(str(pipe), pipe)]
 
 
+def test_a_closed_file_is_an_error_of_its_own() -> None:
+    closed = BytesIO(CONTENT)
+    closed.close()
+    lost, fine = items([closed, FILE])
+    assert lost.error == "can't read the file: I/O operation on closed file."
+    assert fine.encoded == CONTENT
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_of_any_kind_are_a_file(kind: type[bytes]) -> None:
+    assert [item.encoded for item in items(kind(CONTENT))] == [CONTENT]
+    assert [item.encoded for item in items([kind(CONTENT), FILE])] == [CONTENT, CONTENT]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_digit_s_folder_that_cant_be_read_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "3").mkdir(mode=0)
+    with pytest.raises(PermissionError, match="3"):
+        images.labelled(tmp_path)
+
+
 def test_a_damaged_pillow_image_is_an_error_of_its_own() -> None:
     with Image.open(BytesIO(CONTENT[: len(CONTENT) // 2])) as cut:
         damaged, fine = items([cut, FILE])
@@ -132,6 +153,7 @@ def test_files_are_read_when_their_item_is_asked_for(tmp_path: Path) -> None:
         (np.zeros(784, np.uint8), r"not uint8 of shape \[784\]"),
         (np.zeros((1, 1, 28, 28), np.uint8), r"not uint8 of shape \[1, 1, 28, 28\]"),
         (StringIO("text"), "binary mode"),
+        (TextIOWrapper(BytesIO(CONTENT), encoding="utf-8"), "binary mode"),
     ],
     ids=[
         "a number",
@@ -143,6 +165,7 @@ def test_files_are_read_when_their_item_is_asked_for(tmp_path: Path) -> None:
         "flat",
         "four axes",
         "a text file",
+        "an image opened as text",
     ],
 )
 def test_what_can_only_be_a_mistake_is_raised(wrong: images.Image, words: str) -> None:

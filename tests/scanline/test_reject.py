@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from scanline import Client, Prediction, Reader, RejectReason, samples
+from scanline import AsyncClient, Client, InputError, Prediction, Reader, RejectReason, samples
 from scanline.contract import METADATA_PREFIX
 from scanline.model import find
 from tests.serve.conftest import serving
@@ -79,6 +81,13 @@ def test_a_card_s_thresholds_reject(tmp_path: Path, lenient: Path) -> None:
                 found, blank = engine.classify([SAMPLE, page(tmp_path)])
                 assert (found.digit, found.reason, found.rejected) == (answer.digit, reason, reason is not None)
                 assert blank.reason is RejectReason.BLANK
+
+
+@pytest.mark.parametrize("bound", [98, -0.1, math.nan, "0.9"])
+def test_a_min_confidence_that_is_none_is_refused(bound: Any) -> None:
+    for engine in (Reader, partial(Client, "127.0.0.1:1"), partial(AsyncClient, "127.0.0.1:1")):
+        with pytest.raises(InputError, match=r"min_confidence is from 0 to 1, .* not "):
+            engine(min_confidence=bound)
 
 
 def test_min_confidence_takes_the_place_of_the_card_s(tmp_path: Path) -> None:

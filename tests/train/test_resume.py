@@ -24,7 +24,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def stop(process: Process, number: signal.Signals) -> str:
+def stop(process: Process, number: signal.Signals, *, wait: bool = True) -> str:
     """Send a signal as soon as the run has shown its second epoch, so that it strikes in or about the third."""
     assert process.stderr is not None
     shown = []
@@ -33,7 +33,7 @@ def stop(process: Process, number: signal.Signals) -> str:
         if line.startswith("step 20 "):
             break
     process.send_signal(number)
-    return "".join(shown) + process.communicate()[1]
+    return "".join(shown) + (process.communicate()[1] if wait else "")
 
 
 def assert_same(run: Path, uninterrupted: Path) -> None:
@@ -85,6 +85,21 @@ def test_a_run_that_is_stopped_after_its_last_step_goes_on_too(spawn: Callable[.
     assert shown.endswith(f"stopped; `scanline train --resume --out {run}` goes on\n")
     assert main(["train", "--resume", "--out", run]) == 0
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_folder_is_one_run_s_alone(
+    spawn: Callable[..., Process], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    process = spawn("-m", "scanline", "train", *OPTIONS, "--out", run)
+    stop(process, signal.SIGSTOP, wait=False)
+    assert main(["train", "--resume", "--out", run]) == 2
+    assert f"another run is writing {run}" in capsys.readouterr().err
+    assert main(["train", *OPTIONS, "--out", run]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    process.kill()
+    process.wait()
+    assert main(["train", "--resume", "--out", run]) == 0
 
 
 def test_only_what_the_run_began_with_may_be_given_again(

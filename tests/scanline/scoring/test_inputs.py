@@ -114,6 +114,23 @@ def test_a_list_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert found == [*here, os.fsdecode(b"/caf\xe9.png")]
 
 
+def test_a_list_from_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files(tmp_path, "1.png", "2.png")
+    lines = f"{tmp_path}/1.png\r\n{tmp_path}/2.png\r\n".encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert [entry.name for entry in find(["-"])] == [f"{tmp_path}/1.png", f"{tmp_path}/2.png"]
+
+
+def test_what_a_mac_puts_beside_images_is_none(tmp_path: Path) -> None:
+    names = ["a/1.png", "a/._1.png", "__MACOSX/a/._1.png"]
+    files(tmp_path, *(f"folder/{name}" for name in names))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, b"")
+    found = [entry.name for entry in find([str(tmp_path / "folder"), str(tmp_path / "a.zip")])]
+    assert found == [f"{tmp_path}/folder/a/1.png", f"{tmp_path}/a.zip/a/1.png"]
+
+
 def test_a_manifest_gives_labels(tmp_path: Path) -> None:
     manifest = tmp_path / "m.csv"
     manifest.write_text('\ufefflabel,path,who\n7,scans/1.png,x\n,"a,b.png",y\n0,/abs/2.png,\n', encoding="utf-8")
