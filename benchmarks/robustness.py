@@ -80,8 +80,8 @@ def _draw(picture: Path, names: list[str], clean: list[float], found: list[Found
             axes.plot(*zip(*((strength, 100 * share) for strength, share in points), strict=True), ".-", label=label)
         axes.set(title=name, xlabel=cases[0].unit, ylim=(0, 102))
         axes.spines[["top", "right"]].set_visible(False)
-    panels[0, 0].set_ylabel("read rightly, %")
-    panels[1, 0].set_ylabel("read rightly, %")
+    for first in panels[:, 0]:
+        first.set_ylabel("read rightly, %")
     panels[0, 0].legend(frameon=False, fontsize=8, loc="lower center")
     figure.tight_layout()
     figure.savefig(picture, dpi=110)

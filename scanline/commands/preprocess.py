@@ -25,14 +25,15 @@ TEXT: Final = (30, 30, 30)
 MEANING: Final = {
     RejectReason.BLANK: "nothing in the picture stands out from its paper",
     RejectReason.SEVERAL: "there is more than one digit",
-    RejectReason.NOT_A_DIGIT: "there are too many strokes for one, or a bare line",
+    RejectReason.NOT_A_DIGIT: "there are too many strokes or parts for one, or there is a bare line",
 }
 
 
 class Settings(BaseSettings):
     """Show what the network sees of an image file: the picture as it was decoded, the ink found in it, and the 28x28.
 
-    Writes NAME-steps.png into the folder that --out names.
+    Writes NAME-steps.png into the folder that --out names. Says when the picture's shape alone has it rejected;
+    `scanline classify` says what the network rejects.
     """
 
     model_config = SettingsConfigDict(env_prefix="SCANLINE_PREPROCESS_")
