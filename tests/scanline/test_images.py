@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from scanline.preprocess import to_rows
 from scanline.samples import files
 from scanline.samples.draw import draw
 
+NOBODY = 65534
 FILE = files()[0]
 CONTENT = FILE.read_bytes()
 
@@ -117,11 +119,19 @@ def test_bytes_of_any_kind_are_a_file(kind: type[bytes]) -> None:
     assert [item.encoded for item in items([kind(CONTENT), FILE])] == [CONTENT, CONTENT]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
-def test_a_digit_s_folder_that_cant_be_read_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "3").mkdir(mode=0)
-    with pytest.raises(PermissionError, match="3"):
-        images.labelled(tmp_path)
+def test_a_digit_s_folder_that_cant_be_read_is_an_error() -> None:
+    with TemporaryDirectory() as name:  # not pytest's, which is its user's alone
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "3").mkdir(mode=0)
+        if root := os.geteuid() == 0:  # who may read every folder
+            os.seteuid(NOBODY)
+        try:
+            with pytest.raises(PermissionError, match="3"):
+                images.labelled(folder)
+        finally:
+            if root:
+                os.seteuid(0)
 
 
 def test_a_damaged_pillow_image_is_an_error_of_its_own() -> None:
