@@ -101,7 +101,7 @@ class Certificates(_FromFiles[grpc.ServerCertificateConfiguration]):
         self._in_use = self._value
         self.credentials = grpc.dynamic_ssl_server_credentials(
             self._in_use,
-            self._newer,  # type: ignore[arg-type] # None says that nothing is newer, which the stubs don't know
+            self._newer,  # type: ignore[arg-type] # it may give None for no change, as grpc documents; the stubs don't know
             require_client_authentication=client_roots is not None,
         )
 

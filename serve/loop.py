@@ -104,8 +104,8 @@ class LoopServer(grpc.Server):
         return self._bind(address, None)
 
     def add_secure_port(self, address: str, server_credentials: grpc.ServerCredentials) -> int:
-        # the core's own, which the public class wraps
-        return self._bind(address, server_credentials._credentials)  # type: ignore[attr-defined] # noqa: SLF001
+        wrapped = server_credentials._credentials  # type: ignore[attr-defined] # noqa: SLF001 - the core wants its own, to which the public class that wraps it gives no other way
+        return self._bind(address, wrapped)
 
     def start(self) -> None:
         self._server.start()

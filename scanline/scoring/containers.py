@@ -78,10 +78,9 @@ def zipped(path: str) -> Iterator[Entry]:
 @_to_its_damage
 def tarred(path: str) -> Iterator[Entry]:
     """Give the images in a .tar archive, compressed or not, in its order. A link in it is an error."""
-    with opened(path) as file, tarfile.open(path, "r|*", file, tarinfo=_Member) as archive:
+    with opened(path) as file, _Archive.open(path, "r|*", file, tarinfo=_Member) as archive:
         while member := archive.next():
-            # it keeps every header, so that memory would grow with the archive
-            archive.members.clear()  # type: ignore[attr-defined] # TarFile has the list; typeshed leaves it out
+            archive.members.clear()  # it keeps every header, so that memory would grow with the archive
             name = f"{path}/{member.name}"
             if is_image(member.name) and member.isfile():
                 yield from _images(name, partial(_content, partial(_extract, archive, member)))
@@ -89,6 +88,10 @@ def tarred(path: str) -> Iterator[Entry]:
                 yield Entry(
                     name, partial(_refuse, f"it is a link to {member.linkname}; a file is expected in an archive")
                 )
+
+
+class _Archive(tarfile.TarFile):
+    members: list[tarfile.TarInfo]  # which the stubs leave out
 
 
 class _Member(tarfile.TarInfo):

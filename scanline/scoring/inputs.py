@@ -143,7 +143,8 @@ def _manifest(path: str) -> Iterator[Entry]:
 
 
 def _beside(path: str, name: str) -> str:
-    return os.path.join(os.path.dirname(path), name)  # noqa: PTH118, PTH120 - a Path drops ./ and so changes names in the table
+    """Give a name as it is from a file's folder; pathlib would drop a ./ and so change names in the table."""
+    return name if name.startswith("/") else path[: path.rfind("/") + 1] + name
 
 
 def _walk(folder: str) -> Iterator[str]:
