@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import torch
 from rich.table import Table
 
 from scanline import console, signals
 from scanline.errors import ModelError, UsageError
+from scanline.lock import held
 from train import (
     batches,
     calibration,
@@ -33,6 +33,8 @@ from train.checkpoint import Config, Figures
 from train.model import DigitLSTM
 from train.recipe import PRESETS, Recipe
 from train.settings import Settings
+
+LOCK: Final = "lock"
 
 
 def run(settings: Settings) -> int:
@@ -126,33 +128,21 @@ def _folder(settings: Settings, config: Config) -> Iterator[None]:
     run = settings.out
     try:
         run.mkdir(parents=True, exist_ok=True)
-        folder = os.open(run, os.O_RDONLY)
+        lock = (run / LOCK).open("w")
     except OSError as error:
-        raise _unwritable(run, error) from None
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system undoes it when the process ends, however
-        except OSError:
-            raise UsageError(f"another run is writing {run}") from None
+        raise UsageError(f"--out {run}: it can't be written to: {error.strerror}") from None
+    with held(lock, run):
         if not settings.resume:
             _check_unused(run)
-            try:
-                checkpoint.save_config(run, config)
-            except OSError as error:
-                raise _unwritable(run, error) from None
+            checkpoint.save_config(run, config)
         console.err.print(f"training {config.preset} ({config.parameters:,} weights) on {config.hardware}")
         yield
-    finally:
-        os.close(folder)
+        (run / LOCK).unlink()
 
 
 def _check_unused(run: Path) -> None:
     if (run / checkpoint.CONFIG).exists():
         raise UsageError(f"{run} holds a run already: go on with it by --resume, or choose another --out")
-
-
-def _unwritable(run: Path, error: OSError) -> UsageError:
-    return UsageError(f"--out {run}: it can't be written to: {error.strerror}")
 
 
 def _check_calibrated_by(settings: Settings) -> None:

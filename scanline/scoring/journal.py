@@ -13,7 +13,6 @@ between has the parts joined again.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from scanline.errors import ScanlineError, UsageError
+from scanline.lock import held
 from scanline.prediction import Prediction
 from scanline.scoring.engine import Batch
 from scanline.scoring.entry import Entry
@@ -208,11 +208,7 @@ def journal(output: Path, kind: Kind, *, resume: bool) -> Iterator[Journal]:
         raise UsageError(f"can't write --output {output}: {file} is a file; expected a folder") from None
     except OSError as error:
         raise UsageError(f"can't write --output {output}: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(f"another run is writing {output}") from None
+    with held(lock, output):
         kept = Journal(output, kind, _state(folder, kind, resume=resume))
         try:
             yield kept
