@@ -123,7 +123,7 @@ class Batches:
         rows = augment.to_rows(self._group.images[place])
         if self._group.bends is not None:
             rows = augment.bend(rows, self._group.bends[place])
-        if self._group.worse is not None and self._noise is not None:
+        if self._noise is not None:
             noise = self._noise[step][self._processes.share(self._recipe.batch + self._recipe.negatives)]
             degrade.worse(rows, self._group.worse[place], noise)
         return rows, self._group.labels[place]
@@ -148,7 +148,7 @@ class Batches:
             limits = recipe.distortion.scaled(1 - (1 - recipe.last_distortion) * done)
             bends = augment.draw(limits, chosen.numel(), device).view(*chosen.shape, 2, augment.SURFACES)
         share = self._processes.share(chosen.shape[1])
-        worse = None
+        worse = []
         if recipe.degradation is not None:
             strengths = degrade.draw(recipe.degradation, chosen.numel()).view(*chosen.shape, degrade.KINDS)
             worse = [degrade.choose(each, device) for each in strengths[:, share]]
@@ -172,11 +172,11 @@ class _Group:
         images: uint8 [batches, share, 28, 28].
         labels: int64 [batches, share].
         bends: what `augment.bend` takes for each image, float32 [batches, share, 2, 28], or None.
-        worse: what `degrade.worse` takes for each batch, or None.
+        worse: what `degrade.worse` takes for each batch; nothing where the recipe has none.
     """
 
     number: tuple[int, int]
     images: Tensor
     labels: Tensor
     bends: Tensor | None
-    worse: list[list[degrade.Chosen]] | None
+    worse: list[list[degrade.Chosen]]

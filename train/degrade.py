@@ -2,7 +2,8 @@
 
 Strokes grow or shrink, edges blur, ink fades and noise is added, each in some of the images alone. It costs little: the
 largest of nine neighbours takes four comparisons of whole batches, a blur two matrix products, and noise comes from a
-store of normal numbers that is drawn once.
+store of normal numbers that is drawn once. What is measured later (train.distortions) has exact ways of its own, so
+that a fault here would show; the tests compare them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ REACH: Final = 3  # standard deviations
 KINDS: Final = 4
 STORED: Final = 16  # batches of noise in the store: 7 MB of 144 images each
 STRIDE: Final = 1_000_003  # from a step's noise to the next one's in the store; a prime, so that few steps share any
-
 
 Chosen = tuple[Tensor, Tensor]  # which images of a batch, int64 [k], and how much, float32 [k, 1, 1]
 
@@ -86,16 +86,25 @@ def worse(images: Tensor, chosen: list[Chosen], noise: Tensor) -> None:
         chosen: which of them, and how much, as from `choose`.
         noise: normal numbers, float32 [batch, 28, 28].
     """
-    thickness, blur, fading, level = chosen
-    some = images.index_select(0, thickness[0])
-    sign = thickness[1].sign()
-    images.index_copy_(0, thickness[0], some.lerp(sign * _largest_around(sign * some), thickness[1].abs()))
-    some, smooth = images.index_select(0, blur[0]), _smoothing(images.device)
-    images.index_copy_(0, blur[0], some.lerp(smooth @ some @ smooth, blur[1]))
-    images.index_copy_(0, fading[0], images.index_select(0, fading[0]) * (1 - fading[1]))
-    some, normal = images.index_select(0, level[0]), noise.index_select(0, level[0])
-    images.index_copy_(0, level[0], some.addcmul(level[1], normal))
+    *kinds, (noisy, level) = chosen
+    for (at, strength), change in zip(kinds, (_thicker, _blurred, _fainter), strict=True):
+        images.index_copy_(0, at, change(images.index_select(0, at), strength))
+    images.index_copy_(0, noisy, images.index_select(0, noisy).addcmul(level, noise.index_select(0, noisy)))
     images.clamp_(0, 1)
+
+
+def _thicker(images: Tensor, pixels: Tensor) -> Tensor:
+    sign = pixels.sign()
+    return images.lerp(sign * _largest_around(sign * images), pixels.abs())
+
+
+def _blurred(images: Tensor, share: Tensor) -> Tensor:
+    smooth = _smoothing(images.device)
+    return images.lerp(smooth @ images @ smooth, share)
+
+
+def _fainter(images: Tensor, share: Tensor) -> Tensor:
+    return images * (1 - share)
 
 
 def _largest_around(images: Tensor) -> Tensor:
@@ -107,7 +116,7 @@ def _largest_around(images: Tensor) -> Tensor:
 
 @cache
 def _smoothing(device: torch.device) -> Tensor:
-    """The matrix, float32 [28, 28], that smooths rows from the right and columns from the left; it is symmetric."""
+    """The matrix, float32 [28, 28], that blurs rows from the right and columns from the left; it is symmetric."""
     assert ROWS == COLUMNS
     place = torch.arange(ROWS, dtype=torch.float32)
     distance = (place[:, None] - place).abs() / BLUR

@@ -66,8 +66,7 @@ def test_strokes_grow_as_often_as_they_shrink() -> None:
     assert 0.45 < drawn.max() <= 0.5
 
 
-def test_it_is_what_is_measured_later(rows: Tensor) -> None:
-    """Training's quick ways give what the report's distortions do."""
+def test_a_strength_means_what_it_does_in_the_report(rows: Tensor) -> None:
     noise = degrade.Noise(64, CPU)[0]
     for pixels in (-0.6, 0.6):
         found = made_worse(rows, strengths("thickness", pixels), noise)
