@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final
 
+from scanline import streams
 from scanline.errors import MissingExtraError, ScanlineError, UsageError
 
 
@@ -55,20 +56,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # gRPC's C core writes lines of its own to stderr; what matters of them reaches us as errors.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     given = list(sys.argv[1:] if arguments is None else arguments)
+    streams.prepare()
     try:
-        return _run(given)
+        try:
+            return _run(given)
+        finally:
+            sys.stdout.flush()  # here, where it can still be said that it can't be printed
     except ScanlineError as error:
         from scanline import console
 
         console.error(str(error))
         return error.exit_code
     except BrokenPipeError:  # the reader of our output has gone (`scanline ... | head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.drop_output()
         return 1
     except OSError as error:  # a model without the right to read it, a full disk
         from scanline import console
 
         console.error(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
+        streams.drop_output()
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from scanline.errors import ModelError
-from train.files import replacing
+from scanline.writing import replacing
 from train.model import Architecture, DigitLSTM
 from train.recipe import Recipe
 

@@ -96,9 +96,8 @@ def _source(spec: str, data_dir: Path | None) -> Dataset:
         return _mnist(data_dir)
     if spec == UCI:
         return _uci()
-    if spec.startswith(FOLDER_PREFIX):
-        path = Path(spec.removeprefix(FOLDER_PREFIX))
-        return _folder(path)
+    if spec.startswith(FOLDER_PREFIX) and spec != FOLDER_PREFIX:
+        return _folder(Path(spec.removeprefix(FOLDER_PREFIX)))
     raise UsageError(f"--data takes mnist, uci or folder:PATH, not {spec!r}")
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scanline import console
 from scanline.contract import COLUMNS, ROWS
 from scanline.errors import InputError, UsageError
-from train.files import replacing
+from scanline.writing import replacing
 
 MIRRORS: Final = (
     "https://ossci-datasets.s3.amazonaws.com/mnist",

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from scanline.contract import CLASSES, ROWS
+from scanline.writing import replacing
 from train.checkpoint import Config, Figures
-from train.files import replacing
 from train.measure import Distorted, Measurements, Mistake
 
 HTML: Final = "report.html"

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     trial: bool = Field(False, description="measure on the validation split and leave the test set alone")
     calibrated_by: Path | None = Field(
         None,
-        description="train on the validation split too, and take the temperature of this run of the same preset",
+        description="train on the validation split too, with temperature and thresholds of this run of the same preset",
     )
     teacher: tuple[Path, ...] = Field(
         (), description="learn from the answers of this finished run beside the labels; give it again for several"

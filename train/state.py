@@ -16,7 +16,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
 
 from scanline.errors import ModelError
-from train.files import replacing
+from scanline.writing import replacing
 from train.model import DigitLSTM
 from train.recipe import Recipe
 

@@ -17,6 +17,7 @@ from scanline.prediction import RejectReason
 from scanline.preprocess import steps
 from scanline.settings import POSITIONAL, OutputFolder
 from scanline.settings import Settings as BaseSettings
+from scanline.writing import replacing
 
 PANEL: Final = 280
 MARGIN: Final = 20
@@ -63,11 +64,10 @@ def run(settings: Settings) -> int:
     target = settings.out / f"{settings.file.stem}-steps.png"
     if target.is_dir():
         raise UsageError(f"{target} is a folder; the picture would have its name")
-    partial = target.with_name(f"{target.name}.partial")
     try:
         settings.out.mkdir(parents=True, exist_ok=True)
-        sheet.save(partial, "PNG")
-        partial.replace(target)
+        with replacing(target) as path:
+            sheet.save(path, "PNG")
     except OSError as error:
         raise UsageError(f"can't write to --out {settings.out}: {error.strerror}") from None
     if taken.on_sheet:

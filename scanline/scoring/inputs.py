@@ -26,6 +26,7 @@ from scanline.scoring.entry import Entry
 
 MANIFEST_SUFFIX: Final = ".csv"
 STANDARD_INPUT: Final = "-"
+UNCLOSED: Final = "unexpected end of data"  # what csv says where a quote is open at the end
 UTF16: Final = ("\udcff\udcfe", "\udcfe\udcff")  # how its first bytes come out as UTF-8
 
 
@@ -117,13 +118,15 @@ def _manifest(path: str) -> Iterator[Entry]:
     """Give the files that a CSV file names, with their labels; relative paths start at its own folder."""
     try:
         with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            table = csv.DictReader(file)
+            table = csv.DictReader(file, strict=True)  # else a quote that is not closed takes in the rows after it
             names = table.fieldnames = [name.strip().lower() for name in table.fieldnames or ()]
             if names and names[0].startswith(UTF16):
                 raise UsageError(f"the manifest {path} is text in UTF-16; save it as UTF-8")
             if "path" not in names:
                 found = f"the columns {', '.join(names)}" if names else "no columns"
                 raise UsageError(f"the manifest {path} has {found}; expected path and label")
+            if twice := {"path", "label"} & {name for name in names if names.count(name) > 1}:
+                raise UsageError(f"the manifest {path} has more than one column {' and '.join(sorted(twice))}")
             for row in table:
                 if None in row:  # as with a path that has a comma and no quotes
                     raise UsageError(
@@ -139,7 +142,8 @@ def _manifest(path: str) -> Iterator[Entry]:
                     )
                 yield from _file(_beside(path, name), int(label) if label else None)
     except (OSError, csv.Error) as error:
-        raise UsageError(f"can't read the manifest {path}: {error}") from None
+        hint = "; is a quote not closed?" if str(error) == UNCLOSED else ""
+        raise UsageError(f"can't read the manifest {path}: {error}{hint}") from None
 
 
 def _beside(path: str, name: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import scanline
+from scanline import samples
 from scanline.cli import COMMANDS
 
 
@@ -73,6 +76,52 @@ def test_a_missing_option_says_where_the_options_are_listed(words: list[str], op
     result = command(*words)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"error: {option} is missing; see `scanline {words[0]} --help`\n"
+
+
+SCANLINE = shlex.join([sys.executable, "-m", "scanline"])
+SAMPLE = samples.files()[0]
+
+
+def shell(script: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    # output is kept back until there is enough of it, as it is for everyone who has not set this
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | variables
+    return subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, env=environment, cwd=folder, check=False
+    )
+
+
+@pytest.mark.parametrize("words", ["--version", "classify seven.png", "classify seven.png --json", "serve --help"])
+def test_what_can_t_be_printed_fails_in_one_line(tmp_path: Path, words: str) -> None:
+    shutil.copy(SAMPLE, tmp_path / "seven.png")
+    full = shell(f"{SCANLINE} {words} > /dev/full", tmp_path)
+    assert (full.returncode, full.stderr) == (1, "error: No space left on device\n")
+    gone = shell(f"{SCANLINE} {words} | true; exit ${{PIPESTATUS[0]}}", tmp_path)
+    assert (gone.returncode, gone.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "words", ["--version", "classify seven.png --json", "score seven.png --output table.csv", "health 127.0.0.1:1"]
+)
+def test_closed_streams_change_no_exit_code(tmp_path: Path, words: str, closed: str) -> None:
+    shutil.copy(SAMPLE, tmp_path / "seven.png")
+    result = shell(f"{SCANLINE} {words} {closed}", tmp_path)
+    assert result.returncode == (1 if words.startswith("health") else 0), result.stderr
+    assert "Traceback" not in result.stderr
+    assert words.startswith("score") == (tmp_path / "table.csv").exists()
+
+
+def test_a_list_on_closed_standard_input_is_empty(tmp_path: Path) -> None:
+    closed, empty = (shell(f"{SCANLINE} score - --output table.csv {end}", tmp_path) for end in ["<&-", "< /dev/null"])
+    assert (closed.returncode, closed.stderr) == (empty.returncode, empty.stderr)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_names_that_a_terminal_can_t_show_are_escaped(tmp_path: Path, encoding: str) -> None:
+    shutil.copy(SAMPLE, tmp_path / "\N{SNOWMAN}.png")
+    result = shell(f"{SCANLINE} classify ?.png", tmp_path, PYTHONIOENCODING=encoding)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert r"\u2603.png" in result.stdout
 
 
 def test_a_misspelt_variable_stops_the_start() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -279,4 +280,12 @@ def test_steps_that_cannot_be_shown_say_why(tmp_path: Path, file: str, out: str,
     result = subprocess.run(line, capture_output=True, text=True, check=False)
     assert result.returncode == code
     assert words in result.stderr
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_steps_that_find_no_room_leave_nothing(tmp_path: Path) -> None:
+    line = shlex.join([sys.executable, "-m", "scanline", "preprocess", str(files()[0]), "--out", str(tmp_path)])
+    full = ["bash", "-c", f"ulimit -f 1; {line}"]  # no file over 1 KiB: to a program as good as a full disk
+    result = subprocess.run(full, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (2, f"error: can't write to --out {tmp_path}: File too large\n")
+    assert not list(tmp_path.iterdir())

@@ -51,7 +51,7 @@ def test_mnist_is_read_from_its_folder(mnist_folder: Path) -> None:
     assert dataset.held_out[-5000:].all()
 
 
-@pytest.mark.parametrize("spec", ["cifar", "MNIST", "folder", ""])
+@pytest.mark.parametrize("spec", ["cifar", "MNIST", "folder", "folder:", ""])
 def test_an_unknown_source_is_refused(spec: str) -> None:
     with pytest.raises(UsageError, match="takes mnist, uci or folder:PATH"):
         data.load([spec], None)
