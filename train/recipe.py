@@ -143,12 +143,12 @@ PRESETS: Final = {
             negatives=16,
         ),
     ),
-    # Accuracy first, for a quarter of an hour of a core: the LSTM reads what convolutions see, both ways.
+    # Accuracy first, for half an hour of a core: the LSTM reads what convolutions see, both ways.
     "accurate": Preset(
         architecture=Architecture(hidden=64, bidirectional=True, convolutions=(16, 32, 32)),
         recipe=Recipe(
             initialisation="orthogonal",
-            epochs=40,
+            epochs=100,
             batch=128,
             learning_rate=3e-3,
             one_cycle=True,
@@ -157,6 +157,7 @@ PRESETS: Final = {
             average_decay=0.999,
             distortion=Distortion(degrees=13, scale=0.12, shear=0.15, shift=2, elastic=1.6),
             last_distortion=0.4,
+            degradation=Degradation(share=0.3, thickness=0.8, blur=1, fading=0.7, noise=0.25),
             negatives=16,
         ),
     ),

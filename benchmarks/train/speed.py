@@ -8,7 +8,8 @@ step to the last: the start of a process, loading data and drawing the made-up n
 outside. The bare loop is forward, backward and step on float data that lies on the device; it neither shuffles nor
 distorts, and keeps no average. The tutorials' way is a DataLoader over Pillow images: one with nothing but the
 conversion to a tensor, one that turns, scales and shifts each image as well (without elastic distortion). As in the
-tutorials, its network projects each row by itself, where the preset has a projection, and its optimizer is not fused.
+tutorials, its network computes what it says and no more, such as the projection of each row by itself, and its
+optimizer is not fused.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from torch.utils.data import Dataset as TorchDataset
 from scanline import console
 from train import augment, batches, data, initialise, loop, origin, processes, state
 from train.command import split
-from train.model import DigitLSTM
+from train.model import Architecture, DigitLSTM
 from train.objective import Objective
 from train.recipe import PRESETS, Preset
 
@@ -70,11 +71,11 @@ class PillowDigits(TorchDataset[tuple[Tensor, int]]):
 
 
 class TutorialNetwork(DigitLSTM):
-    """The same network, without multiplying the projection into the LSTM's weights."""
+    """The same network, computed as it is written down."""
 
-    def _projected(self, projection: nn.Linear, steps: Tensor) -> Tensor:
-        states: Tensor = self.lstm(projection(steps))[0]
-        return states
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__(architecture)
+        self._computed = []
 
 
 def batch_of(preset: Preset) -> int:

@@ -44,7 +44,7 @@ def test_a_network_that_looks_ahead_has_no_early_answers(architecture: Architect
 
 
 def test_convolutions_give_the_lstm_a_step_for_every_two_rows() -> None:
-    network = DigitLSTM(Architecture(hidden=8, convolutions=(2, 3)))
+    network = DigitLSTM(Architecture(hidden=8, bidirectional=True, convolutions=(2, 3)))
     steps = []
     network.lstm.register_forward_pre_hook(lambda _, given: steps.append(given[0]))
     rows = torch.zeros(1, 28, 28)
@@ -58,14 +58,22 @@ def test_convolutions_give_the_lstm_a_step_for_every_two_rows() -> None:
 
 @pytest.mark.parametrize(
     "architecture",
-    [Architecture(hidden=8, projection=6), Architecture(hidden=8, projection=6, layers=2, bidirectional=True)],
+    [
+        Architecture(hidden=14),
+        Architecture(hidden=16),
+        Architecture(hidden=14, bidirectional=True),
+        Architecture(hidden=14, layers=2),
+        Architecture(hidden=16, projection=6),
+        Architecture(hidden=14, projection=6),
+        Architecture(hidden=14, projection=6, layers=2, bidirectional=True),
+    ],
+    ids=lambda architecture: architecture.name,
 )
-def test_a_projection_is_one_of_every_step(architecture: Architecture) -> None:
+def test_what_is_computed_on_a_cpu_is_the_network(architecture: Architecture) -> None:
     torch.manual_seed(0)
     network = DigitLSTM(architecture)
-    assert network.projection is not None
     rows = torch.rand(4, 28, 28)
-    states = network.lstm(network.projection(rows))[0]
+    states = network.lstm(rows if network.projection is None else network.projection(rows))[0]
     expected = network.head(states.mean(dim=1) if architecture.bidirectional else states[:, -1])
     logits = network(rows)
     torch.testing.assert_close(logits, expected)
