@@ -196,8 +196,9 @@ def _widened(weights: Tensor, shape: torch.Size) -> Tensor:
     if weights.shape == shape:
         return weights
     gates = weights.reshape(4, len(weights) // 4, *weights.shape[1:])
-    sides = zip(reversed(gates.shape[1:]), [*reversed(shape[1:]), shape[0] // 4], strict=True)
-    return functional.pad(gates, [more for side, wide in sides for more in (0, wide - side)]).flatten(0, 1)
+    sides = zip(gates.shape[1:], (shape[0] // 4, *shape[1:]), strict=True)
+    more = [zeros for own, wide in sides for zeros in (wide - own, 0)]
+    return functional.pad(gates, more[::-1]).flatten(0, 1)  # pad takes the last side first
 
 
 def _convolutions(channels: tuple[int, ...]) -> nn.Sequential:

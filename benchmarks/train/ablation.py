@@ -46,7 +46,7 @@ VARIANTS: Final = {
     "degraded": Preset(architecture=EDGE.architecture, recipe=replace(EDGE.recipe, precision="bfloat16")),
     "large": Preset(  # 649,162 weights
         architecture=Architecture(hidden=128, bidirectional=True, convolutions=(32, 64, 64)),
-        recipe=replace(PRESETS["accurate"].recipe, epochs=30, precision="bfloat16"),
+        recipe=replace(PRESETS["accurate"].recipe, epochs=30, degradation=None, precision="bfloat16"),
     ),
 }
 

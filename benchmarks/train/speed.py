@@ -6,10 +6,10 @@ For the presets `edge` and `seed`, which is the tutorial's own network: all thre
 digits with batches of one size, in turns, on the device that `scanline train` would take. The clock runs from the first
 step to the last: the start of a process, loading data and drawing the made-up negatives, which happens once a run, are
 outside. The bare loop is forward, backward and step on float data that lies on the device; it neither shuffles nor
-distorts, and keeps no average. The tutorials' way is a DataLoader over Pillow images: one with nothing but the
-conversion to a tensor, one that turns, scales and shifts each image as well (without elastic distortion). As in the
-tutorials, its network computes what it says and no more, such as the projection of each row by itself, and its
-optimizer is not fused.
+distorts, and keeps no average; once with the network as Scanline computes it, once with PyTorch's layers as they are.
+The tutorials' way is a DataLoader over Pillow images: one with nothing but the conversion to a tensor, one that turns,
+scales and shifts each image as well (without elastic distortion). As in the tutorials, its layers are as they are, such
+as the projection of each row by itself, and its optimizer is not fused.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ STEPS: Final = 120
 TURNS: Final = 10
 TRAIN: Final = "scanline train"
 BARE: Final = "bare loop"
+PLAIN: Final = "bare loop, layers as they are"
 PILLOW: Final = "DataLoader, Pillow"
 
 
@@ -90,10 +91,16 @@ def scanline_loop(digits: batches.Digits, here: processes.Processes, preset: Pre
         return loop.fit(preset.architecture, recipe, digits, seed=0, run=Path(run), processes=here).seconds
 
 
-def bare_loop(digits: batches.Digits, here: processes.Processes, preset: Preset, precision: Precision) -> float:
+def bare_loop(
+    digits: batches.Digits,
+    here: processes.Processes,
+    preset: Preset,
+    precision: Precision,
+    kind: type[DigitLSTM] = DigitLSTM,
+) -> float:
     """Train for the same steps with nothing around the network."""
     rows = augment.to_rows(digits.images)
-    step, batch = _stepper(DigitLSTM, here, preset, precision), batch_of(preset)
+    step, batch = _stepper(kind, here, preset, precision), batch_of(preset)
     began = time.perf_counter()
     for number in range(STEPS):
         chosen = slice(number * batch, (number + 1) * batch)
@@ -141,10 +148,12 @@ def ways(digits: batches.Digits, here: processes.Processes, preset: Preset) -> d
     return {
         TRAIN: lambda: scanline_loop(digits, here, preset, "float32"),
         BARE: lambda: bare_loop(digits, here, preset, "float32"),
+        PLAIN: lambda: bare_loop(digits, here, preset, "float32", TutorialNetwork),
         PILLOW: lambda: pillow_loop(digits, here, preset, distorted=False),
         f"{PILLOW}, distorted": lambda: pillow_loop(digits, here, preset, distorted=True),
         f"{TRAIN}, bfloat16": lambda: scanline_loop(digits, here, preset, "bfloat16"),
         f"{BARE}, bfloat16": lambda: bare_loop(digits, here, preset, "bfloat16"),
+        f"{PLAIN}, bfloat16": lambda: bare_loop(digits, here, preset, "bfloat16", TutorialNetwork),
     }
 
 
@@ -169,7 +178,7 @@ def main() -> None:
 def _table(title: str, speeds: dict[str, list[float]]) -> Table:
     table = Table("way", "images/s", "of a bare loop's", "of the DataLoader's", title=title)
     for way, found in speeds.items():
-        own = way.replace(TRAIN, BARE)
+        own = way.replace(TRAIN, BARE).replace(PLAIN, BARE)
         bare = "" if own == way else f"{_ratio(found, speeds[own]):.2f}"
         table.add_row(way, f"{statistics.median(found):,.0f}", bare, f"{_ratio(found, speeds[PILLOW]):.2f}")
     return table
