@@ -7,6 +7,7 @@ pixels; SCANLINE_DATA names the folder, else they are downloaded. Rejected answe
 from __future__ import annotations
 
 import argparse
+import math
 from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -73,12 +74,13 @@ def _draw(picture: Path, names: list[str], clean: list[float], found: list[Found
     kinds = [(name, list(cases)) for name, cases in groupby(found, key=lambda case: case.distortion)]
     figure = Figure(figsize=(9, 5.4))
     panels = figure.subplots(-(-len(kinds) // COLUMNS), COLUMNS, sharey=True)
+    lowest = math.floor(10 * min(min(case.shares) for case in found)) * 10  # what is near 100 % is looked at
     for (name, cases), axes in zip(kinds, panels.flat, strict=True):
         nothing = 1.0 if name == distortions.contrast.__name__ else 0.0
         for place, label in enumerate(names):
             points = sorted([(nothing, clean[place]), *((case.strength, case.shares[place]) for case in cases)])
             axes.plot(*zip(*((strength, 100 * share) for strength, share in points), strict=True), ".-", label=label)
-        axes.set(title=name, xlabel=cases[0].unit, ylim=(0, 102))
+        axes.set(title=name, xlabel=cases[0].unit, ylim=(lowest, 100.5))
         axes.spines[["top", "right"]].set_visible(False)
     for first in panels[:, 0]:
         first.set_ylabel("read rightly, %")
