@@ -14,7 +14,7 @@ def prepare() -> None:
     """
     for name, mode in {"stdin": "r", "stdout": "w", "stderr": "w"}.items():  # in the order of their numbers
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open for good
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
     if isinstance(sys.stdout, TextIOWrapper):  # a file's name may have letters that a terminal's encoding lacks
         sys.stdout.reconfigure(errors="backslashreplace")
 

@@ -294,7 +294,7 @@ class Batcher:
             else:
                 run = batch[0][0].run
                 outputs = run(np.concatenate([ticket.rows[start:stop] for ticket, start, stop in batch]))
-        except Exception as error:  # noqa: BLE001 - whatever a model raises is the answer of its callers, not our end
+        except Exception as error:  # noqa: BLE001 - onnxruntime raises what it likes; it is its callers' answer, and this thread must live for the others
             if len(batch) > 1:
                 for piece in batch:
                     self._answer([piece])

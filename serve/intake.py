@@ -93,7 +93,7 @@ def submitted(
                     return
         except grpc.RpcError:  # the caller has gone
             ahead.put(None)
-        except Exception as error:  # noqa: BLE001 - raised again where the call is
+        except Exception as error:  # noqa: BLE001 - handed to the thread of the call and raised there; here it would end a thread that nobody watches
             ahead.put(error)
         else:
             ahead.put(None)

@@ -88,7 +88,7 @@ class CallInterceptor(grpc.ServerInterceptor):
         try:
             call.admit()
             yield
-        except Exception as error:  # noqa: BLE001 - the border to the client: nothing of ours but a status may pass
+        except Exception as error:  # noqa: BLE001 - the border to the client: whatever went wrong leaves as a status, no text of ours with it
             context.abort(*call.fail(error))
         call.succeed()
 

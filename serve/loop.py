@@ -114,7 +114,7 @@ class LoopServer(grpc.Server):
         for loop in self._loops:
             loop.start()
 
-    def stop(self, grace: float | None) -> threading.Event:  # noqa: ARG002 - whoever wants some waits before
+    def stop(self, grace: float | None) -> threading.Event:  # noqa: ARG002 - grpc.Server has it; serve.lifecycle has waited for the calls by then, and gives 0
         shut_down, closed = threading.Event(), threading.Event()
         with self._lock:
             self._stopping = True

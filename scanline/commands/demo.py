@@ -64,7 +64,7 @@ def run(_: Settings) -> int:
 def _server() -> Iterator[str]:
     """Run `scanline serve` on a free port as a process of its own; give its address."""
     command = [sys.executable, "-m", "scanline", "serve", "--listen", "127.0.0.1:0", "--log-format", "json"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - no shell, and nothing in it comes from outside
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - no shell, and every word of it is written in the line above
         try:
             yield _address(process)
         finally:

@@ -22,7 +22,7 @@ Ask a server whether it is serving: over gRPC, or on its port for operators with
 this machine's, at SCANLINE_LISTEN or {DEFAULT}; one with TLS (SCANLINE_TLS_CERTIFICATE) at SCANLINE_METRICS_LISTEN.
 """
 HTTP: Final = "http://"
-EVERYWHERE: Final = {"0.0.0.0", "[::]"}  # noqa: S104 - nothing is bound: a server there is asked on loopback
+EVERYWHERE: Final = {"0.0.0.0", "[::]"}  # noqa: S104 - compared with, never bound: a server that listens there is asked on loopback
 TIMEOUT: Final = 3.0
 MOST_PORT: Final = 2**16 - 1
 # HealthCheckRequest with no service asks for the whole server; HealthCheckResponse{status: SERVING}.

@@ -129,7 +129,7 @@ class Local:
 
 def _prepare(load: Callable[[], Reader]) -> None:
     """Make a process ready: an end with the parent, and a model of its own."""
-    global _reader  # noqa: PLW0603 - a pool's processes have no other place for what they keep
+    global _reader  # noqa: PLW0603 - a pool hands its processes no state: an initializer can leave a reader for later tasks here only
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # with which a pool ends its processes
     threading.Thread(target=_leave_with_the_parent, daemon=True).start()
     _reader = cache(load)  # loaded by the first task: what is wrong with a model is then that task's error

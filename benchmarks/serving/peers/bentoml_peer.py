@@ -28,4 +28,4 @@ if __name__ == "__main__":
     os.environ["PEER_MODEL"] = sys.argv[1]
     os.chdir(Path(__file__).parent)
     command = ["bentoml", "serve", "bentoml_peer:Peer", "--host", "127.0.0.1", "--port", sys.argv[2]]
-    os.execv(Path(sys.executable).with_name("bentoml"), command)  # noqa: S606 - no shell is wanted: this process becomes the server, so that signals reach it
+    os.execv(Path(sys.executable).with_name("bentoml"), command)  # noqa: S606 - no shell, which would take the signals: this process becomes the server
