@@ -90,7 +90,7 @@ def _step(training: state.Training, objective: nn.Module, recipe: Recipe, rows: 
     """Change the weights once, and let their running mean follow."""
     training.network.train()
     with torch.autocast(rows.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-        loss: Tensor = objective(rows, labels)
+        loss: Tensor = objective(rows, labels, training.step)
     training.optimizer.zero_grad()
     torch.autograd.backward(loss)
     training.optimizer.step()

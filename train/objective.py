@@ -24,7 +24,8 @@ class Objective(nn.Module):
         Args:
             network: it is trained.
             recipe: names the targets and their weights.
-            teachers: the mean of their answers has a share of the target; they learned of the same kinds of images.
+            teachers: what one of them says has a share of the target, another one's at every step: on average that is
+                their mean, at the cost of one. They learned of the same kinds of images.
         """
         super().__init__()
         self.network = network
@@ -37,32 +38,33 @@ class Objective(nn.Module):
         weights = torch.cat([recipe.early_rows * early / early.sum(), torch.tensor([1 - recipe.early_rows])])
         self.register_buffer("row_weights", weights, persistent=False)
 
-    def forward(self, rows: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, labels: Tensor, step: int = 0) -> Tensor:
         """Give the mean softmax cross-entropy.
 
         Args:
             rows: float32 [batch, 28, 28].
             labels: int64 [batch], 0 to 9; 10 for no digit.
+            step: its number in the run, 0 or more: whose turn among the teachers it is.
 
         Returns:
             A float32 scalar; the weights of the 28 answers add up to 1.
         """
-        targets = self._targets(rows, labels)
+        targets = self._targets(rows, labels, step)
         if not self.every_row:
             return functional.cross_entropy(self._answers(self.network(rows)), targets)
         answers = self._answers(self.network.every_row(rows)).transpose(1, 2)  # [batch, classes, rows] is wanted
         losses = functional.cross_entropy(answers, targets.unsqueeze(2).expand(-1, -1, ROWS), reduction="none")
         return (losses * self.row_weights).sum(dim=1).mean()
 
-    def _targets(self, rows: Tensor, labels: Tensor) -> Tensor:
+    def _targets(self, rows: Tensor, labels: Tensor, step: int) -> Tensor:
         """Give the probabilities that the answers should have, float32 [batch, classes]."""
         classes = CLASSES + self.no_digit
         targets = functional.one_hot(labels, classes) * (1 - self.label_smoothing) + self.label_smoothing / classes
         if not self.teachers:
             return targets
         with torch.no_grad():
-            said = [self._answers(teacher(rows)).softmax(dim=1, dtype=torch.float32) for teacher in self.teachers]
-        return targets.lerp(torch.stack(said).mean(dim=0), self.teacher_share)
+            said = self._answers(self.teachers[step % len(self.teachers)](rows))
+        return targets.lerp(said.softmax(dim=1, dtype=torch.float32), self.teacher_share)
 
     def _answers(self, logits: Tensor) -> Tensor:
         """Add the answer "no digit", whose logit is 0, to logits [..., 10] where the recipe has it."""
