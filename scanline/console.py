@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,14 +18,21 @@ from rich.progress import (
 )
 from rich.text import Text
 
+CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def visible(text: str) -> str:
+    """Write control characters out as Python does: one in a file's name could clear the terminal, or break a table."""
+    return CONTROL.sub(lambda control: repr(control[0])[1:-1], text)
 
 
 def error(message: str) -> None:
     """Print an error on one line of stderr."""
     err.print("[bold red]error:[/]", end=" ")
-    err.print(message, markup=False)
+    err.print(visible(message), markup=False)
 
 
 class _RateColumn(ProgressColumn):

@@ -27,6 +27,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from scanline import files
 from scanline.errors import InputError
+from scanline.levels import MIN_CONTRAST
 
 # A phone's 50-megapixel photograph passes; Pillow holds its colours in 200 MB, 4 bytes a pixel.
 MAX_PIXELS: Final = 50_000_000
@@ -228,6 +229,6 @@ def _on_paper(layers: Image.Image, mode: str) -> Image.Image:
     picture, alpha = layers.convert(mode), layers.getchannel("A")
     for ground in ("white", "black"):
         shown = Image.composite(picture, Image.new(mode, layers.size, ground), alpha)
-        if np.ptp(np.asarray(shown), axis=(0, 1)).any():
+        if (np.ptp(np.asarray(shown), axis=(0, 1)) >= MIN_CONTRAST).any():
             break
     return shown

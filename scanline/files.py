@@ -9,7 +9,7 @@ from typing import IO, Final
 
 from scanline.errors import InputError
 
-# An image of decode.MAX_PIXELS pixels stored without compression stays under it.
+# An image of decode.MAX_PIXELS pixels of 8 bits a channel, stored without compression, stays under it.
 MAX_FILE_BYTES: Final = 256 * 2**20
 # Python makes room for all that a file is asked for, and gives it back where the file has less. For 256 MiB that takes
 # longer than a small picture's decoding.

@@ -10,7 +10,7 @@ from PIL import Image
 
 from scanline import paper, sheet
 from scanline.geometry import Mask, Pixels, edge, grown
-from scanline.levels import otsu
+from scanline.levels import MIN_CONTRAST, otsu
 from scanline.strokes import inside, of_the_digit
 
 # Smaller pictures are enlarged first, so that the edge of the ink is found between their pixels.
@@ -22,8 +22,6 @@ MOST_DARK_AT_BORDER: Final = 0.02
 MOST_AT_BORDER: Final = 0.08
 OF_SHADOW: Final = 0.2
 SMALLEST_SHADOW: Final = 0.2
-# Ink differs from the paper by at least this many of 255 levels; a scanner's noise does not.
-MIN_CONTRAST: Final = 20
 # The ink's own level: enough of a stroke's pixels reach it, even where most of them are edge.
 PERCENTILE: Final = 75
 # A pixel belongs to the ink if it is at least this dark of 255; what is lighter is its edge.

@@ -11,6 +11,8 @@ from PIL import Image
 from scanline.geometry import Pixels
 
 LEVELS: Final = np.arange(256)
+# Ink differs from the paper by at least this many of 255 levels; a scanner's noise does not.
+MIN_CONTRAST: Final = 20
 
 
 def histogram(levels: Pixels) -> NDArray[np.int64]:

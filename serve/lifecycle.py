@@ -221,13 +221,14 @@ class Server:
 
     def _bind(self) -> str:
         listen, certificates = self._settings.listen, self._certificates
+        if self._settings.workers == 1:  # who starts several has done so
+            probe(listen)  # gRPC does not say why it can't have an address, and takes one of a name's two for both
         try:
             if certificates is None:
                 port = self._transport.add_insecure_port(listen)
             else:
                 port = self._transport.add_secure_port(listen, certificates.credentials)
         except RuntimeError:
-            probe(listen)  # gRPC does not say why; this does
             raise StartError(f"can't listen on {listen}: gRPC refuses it") from None
         return f"{listen.rpartition(':')[0]}:{port}"
 

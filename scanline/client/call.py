@@ -144,9 +144,8 @@ def translate(
                 reason = f"{target} can't answer now: {details}; try again later"
             return UnreachableError(reason, name)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return SlowError(
-                f"{target} did not answer within {line.timeout:g} s; give it more time or fewer calls at once", name
-            )
+            advice = "give it more, as --timeout or timeout=, or ask for less at once"
+            return SlowError(f"{target} did not answer within {line.timeout:g} s; {advice}", name)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return BusyError(f"{target} had no room for {line.timeout:g} s: {details}; try again later", name)
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scanline.commands.engine import EngineSettings, engine
-from scanline.console import out
+from scanline.console import out, visible
 from scanline.images import pages
 from scanline.prediction import Prediction, printable
 from scanline.settings import POSITIONAL
@@ -52,11 +52,12 @@ def _table(answers: list[tuple[str, Prediction]]) -> Table:
     table = Table("file", "digit", "confidence", "status")
     for path, prediction in answers:
         note = prediction.error or prediction.reason
+        status = f"{prediction.status}: {visible(printable(note))}" if note else prediction.status
         digit = "" if prediction.digit is None else str(prediction.digit)
         table.add_row(
-            Text(path, overflow="fold"),
+            Text(visible(path), overflow="fold"),
             f"- ({digit})" if prediction.rejected else digit,  # a guess is no answer
             "" if prediction.confidence is None else f"{prediction.confidence:.1%}",
-            Text(f"{prediction.status}: {printable(note)}" if note else prediction.status, STYLES[prediction.status]),
+            Text(status, STYLES[prediction.status]),
         )
     return table

@@ -108,7 +108,7 @@ def run(settings: Settings) -> int:
     console.out.print(f"written to {settings.output}", markup=False)
     if errors := tally.statuses["error"]:
         for line in tally.errors:
-            console.err.print(line, markup=False)
+            console.err.print(console.visible(line), markup=False)
         console.error(f"{errors:,} of {files:,} files could not be read; their rows say why")
     return int(errors > 0)
 
@@ -139,7 +139,7 @@ def _engine(settings: Settings) -> Iterator[Engine]:
 def _summary(tally: Tally, before: int, seconds: float) -> Table:
     done = sum(tally.statuses.values()) - before
     earlier = f", after {before:,} of earlier runs" if before else ""
-    table = Table("status", "files", title=f"{done:,} files in {seconds:,.1f} s{earlier}")
+    table = Table("status", "files", title=f"{done:,} {'file' if done == 1 else 'files'} in {seconds:,.1f} s{earlier}")
     table.columns[1].justify = "right"
     for status, number in tally.statuses.items():
         table.add_row(status, f"{number:,}")

@@ -13,6 +13,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial, wraps
 from typing import IO, Final, NoReturn, Self
 
@@ -27,6 +28,7 @@ from scanline.images import TIFF_SUFFIXES, is_image, page_names
 from scanline.scoring.entry import Entry
 
 ZIP_SUFFIX: Final = ".zip"
+UTF_8_NAME: Final = 0x800  # a bit among a ZIP member's flags (APPNOTE.TXT, 4.4.4)
 TAR_SUFFIXES: Final = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 IDX_SUFFIXES: Final = ("-ubyte", "-ubyte.gz", ".idx", ".idx.gz")
 # The start of an IDX file of bytes in three dimensions (LeCun et al., The MNIST database, "File formats").
@@ -71,8 +73,9 @@ def zipped(path: str) -> Iterator[Entry]:
             raise InputError("it is no ZIP archive, or it is cut short")
         with zipfile.ZipFile(file) as archive:
             for member in archive.infolist():
-                if is_image(member.filename) and not member.is_dir():
-                    yield from _images(f"{path}/{member.filename}", partial(_content, partial(archive.open, member)))
+                name = _name(member)
+                if is_image(name) and not member.is_dir():
+                    yield from _images(f"{path}/{name}", partial(_content, partial(archive.open, member)))
 
 
 @_to_its_damage
@@ -88,6 +91,14 @@ def tarred(path: str) -> Iterator[Entry]:
                 yield Entry(
                     name, partial(_refuse, f"it is a link to {member.linkname}; a file is expected in an archive")
                 )
+
+
+def _name(member: zipfile.ZipInfo) -> str:
+    """Give a member's name: without the mark of UTF-8 it should be of code page 437, but Debian's zip marks none."""
+    if not member.flag_bits & UTF_8_NAME:
+        with suppress(UnicodeError):
+            return member.filename.encode("cp437").decode("utf-8")
+    return member.filename
 
 
 class _Archive(tarfile.TarFile):

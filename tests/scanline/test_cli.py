@@ -124,6 +124,16 @@ def test_names_that_a_terminal_can_t_show_are_escaped(tmp_path: Path, encoding: 
     assert r"\u2603.png" in result.stdout
 
 
+@pytest.mark.parametrize("words", ["classify *.png", "score . --output table.csv"])
+def test_control_characters_of_a_name_never_reach_a_terminal(tmp_path: Path, words: str) -> None:
+    (tmp_path / "\x1b[2J\x1b]0;mine\x07\n\x9b1m.png").write_text("no image")
+    result = shell(f"{SCANLINE} {words}", tmp_path, COLUMNS="200")
+    assert result.returncode == 1
+    shown = result.stdout + result.stderr
+    assert r"\x1b[2J\x1b]0;mine\x07\n\x9b1m.png" in shown
+    assert not set(shown) & {"\x1b", "\x07", "\x9b"}
+
+
 def test_a_misspelt_variable_stops_the_start() -> None:
     result = command("serve", "--print-settings", SCANLINE_LISTNE="0.0.0.0:1")
     assert result.returncode == 2

@@ -98,6 +98,13 @@ def test_white_ink_on_a_transparent_ground_is_not_lost() -> None:
     assert differs(saved(layer)) < 2
 
 
+@pytest.mark.parametrize("colour", [(250, 250, 250), (237, 237, 237), (250, 250, 240)])
+def test_off_white_ink_on_a_transparent_ground_is_not_lost(colour: tuple[int, int, int]) -> None:
+    layer = Image.new("RGB", INK.size, colour)
+    layer.putalpha(INK)
+    assert differs(saved(layer)) < 2
+
+
 @pytest.mark.parametrize("colour", ["black", "white"])
 def test_a_large_transparent_picture_shows_what_an_opaque_one_does(colour: str) -> None:
     ink = INK.resize((INK.width * 30, INK.height * 30))

@@ -120,6 +120,12 @@ def test_a_taken_port_is_one_clear_line() -> None:
         assert failed_start("--listen", address) == (f"error: can't listen on {address}: the port is taken")
 
 
+def test_a_name_is_taken_where_one_of_its_addresses_is() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"localhost:{taken.getsockname()[1]}"
+        assert failed_start("--listen", address) == f"error: can't listen on {address}: the port is taken"
+
+
 FREE_FOR_ALL = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 UNHAD = {
     "192.0.2.1:50051": "the address is not this machine's",  # RFC 5737: nobody's

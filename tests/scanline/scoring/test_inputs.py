@@ -131,6 +131,17 @@ def test_what_a_mac_puts_beside_images_is_none(tmp_path: Path) -> None:
     assert found == [f"{tmp_path}/folder/a/1.png", f"{tmp_path}/a.zip/a/1.png"]
 
 
+def test_names_in_a_zip_archive_are_utf_8_where_they_can_be(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("????.png", PNG)
+        archive.writestr("!.png", PNG)
+    # Debian's zip leaves the mark of UTF-8 out, which Python sets, and older programs mean code page 437
+    path.write_bytes(path.read_bytes().replace(b"????", "äö".encode()).replace(b"!.png", b"\x84.png"))
+    assert names(tmp_path, path) == ["a.zip/äö.png", "a.zip/ä.png"]
+    assert [entry.load and entry.load() for entry in find([str(path)])] == [PNG, PNG]
+
+
 def test_a_manifest_gives_labels(tmp_path: Path) -> None:
     manifest = tmp_path / "m.csv"
     manifest.write_text('\ufefflabel,path,who\n7,scans/1.png,x\n,"a,b.png",y\n0,/abs/2.png,\n', encoding="utf-8")
