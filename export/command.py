@@ -8,6 +8,7 @@ from typing import Final
 
 from rich import box
 from rich.table import Column, Table
+from rich.text import Text
 
 from export import golden, latency, publish, report
 from export.candidates import WHOLE_FILE, candidates
@@ -68,7 +69,7 @@ def _write(out: Path, outcomes: Sequence[Outcome], evidence: Evidence) -> report
 
 
 def _artifacts(passed: Sequence[Outcome], times: report.Times) -> Table:
-    headers = ("bytes", "µs\nfor 1", f"images/s\nby {SHOWN_BATCH}", "accuracy", "changed", "checks")
+    headers = ("bytes", Text("µs\nfor 1"), Text(f"images/s\nby {SHOWN_BATCH}"), "accuracy", "changed", "checks")
     table = Table(
         Column("file", no_wrap=True),
         *(Column(header, justify="right", no_wrap=True) for header in headers),

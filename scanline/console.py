@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import (
@@ -18,21 +18,36 @@ from rich.progress import (
 )
 from rich.text import Text
 
-CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Control characters, and what stands for bytes of a file's name that are no UTF-8.
+UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def visible(text: str) -> str:
-    """Write control characters out as Python does: one in a file's name could clear the terminal, or break a table."""
-    return CONTROL.sub(lambda control: repr(control[0])[1:-1], text)
+    """Write characters out as Python does that a terminal must not get: one of a file's name could clear it."""
+    return UNFIT.sub(lambda character: repr(character[0])[1:-1], text)
+
+
+class PlainConsole(Console):
+    """Takes a string for what others may have written: it is one line, without markup, and `visible`.
+
+    What has a style or several lines is a `rich.text.Text`.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Give a string of a line, a table or a title as a `Text`."""
+        return super().render_str(visible(text), **options)
+
+
+out = PlainConsole()
+err = PlainConsole(stderr=True)
 
 
 def error(message: str) -> None:
     """Print an error on one line of stderr."""
-    err.print("[bold red]error:[/]", end=" ")
-    err.print(visible(message), markup=False)
+    err.print(Text("error:", "bold red"), message)
 
 
 class _RateColumn(ProgressColumn):

@@ -21,7 +21,7 @@ def run(settings: Settings) -> int:
     """Serve until a signal says stop."""
     if settings.print_settings:
         for name, value in settings.model_dump(exclude={"print_settings"}).items():
-            out.print(f"SCANLINE_{name.upper()}={'' if value is None else value}", markup=False)
+            out.print(f"SCANLINE_{name.upper()}={'' if value is None else value}")
         return 0
     logs.configure(settings.log_level, settings.log_format)
     _read_sockets_ourselves()

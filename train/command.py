@@ -71,7 +71,7 @@ def run(settings: Settings) -> int:
                         _finish(settings, config, dataset, digits, training, asked=asked)
             except (KeyboardInterrupt, SystemExit):
                 if here.rank == 0:
-                    console.err.print(f"stopped; `scanline train --resume --out {settings.out}` goes on", markup=False)
+                    console.err.print(f"stopped; `scanline train --resume --out {settings.out}` goes on")
                 raise
     return 0
 
@@ -284,5 +284,5 @@ def _show(settings: Settings, config: Config, figures: Figures, measured: measur
     table.add_row("temperature", f"{figures.temperature:.3f}, {figures.temperature_method}")
     table.add_row("time", f"{figures.seconds:.1f} s of training")
     console.out.print(table)
-    console.out.print(f"report: {settings.out / report.HTML}", markup=False)
-    console.out.print(f"next: scanline export {settings.out} --out artifacts/{settings.out.name}", markup=False)
+    console.out.print(f"report: {settings.out / report.HTML}")
+    console.out.print(f"next: scanline export {settings.out} --out artifacts/{settings.out.name}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from scanline.commands.engine import EngineSettings, engine
@@ -39,23 +40,23 @@ def run(settings: Settings) -> int:
     with engine(settings) as reader:
         images = [page for file in settings.files for page in pages(file)]
         predictions = reader.classify([image for _, image in images], probabilities=settings.json_)
-    answers = [(printable(name), prediction) for (name, _), prediction in zip(images, predictions, strict=True)]
+    names = [name for name, _ in images]
     if settings.json_:
-        for path, prediction in answers:
-            sys.stdout.write(json.dumps({"path": path, **prediction.to_dict()}) + "\n")
+        for path, prediction in zip(names, predictions, strict=True):
+            sys.stdout.write(json.dumps({"path": printable(path), **prediction.to_dict()}) + "\n")
     else:
-        out.print(_table(answers))
+        out.print(_table(names, predictions))
     return int(any(prediction.error is not None for prediction in predictions))
 
 
-def _table(answers: list[tuple[str, Prediction]]) -> Table:
-    table = Table("file", "digit", "confidence", "status")
-    for path, prediction in answers:
+def _table(names: Sequence[str], predictions: Sequence[Prediction]) -> Table:
+    table = Table(Column("file", overflow="fold"), "digit", "confidence", "status")
+    for name, prediction in zip(names, predictions, strict=True):
         note = prediction.error or prediction.reason
-        status = f"{prediction.status}: {visible(printable(note))}" if note else prediction.status
+        status = visible(f"{prediction.status}: {note}") if note else prediction.status
         digit = "" if prediction.digit is None else str(prediction.digit)
         table.add_row(
-            Text(visible(path), overflow="fold"),
+            name,
             f"- ({digit})" if prediction.rejected else digit,  # a guess is no answer
             "" if prediction.confidence is None else f"{prediction.confidence:.1%}",
             Text(status, STYLES[prediction.status]),

@@ -44,8 +44,11 @@ def run(_: Settings) -> int:
         model = client.model()
         card = model.card
         out.print(
-            f"serving [bold]{card.name}[/] ({card.architecture}, {card.precision}, {card.parameters:,} weights, "
-            f"{card.accuracy:.2%} on MNIST's test set; version {model.version}) on {address}\n"
+            "serving",
+            Text(card.name, "bold"),
+            f"({card.architecture}, {card.precision}, {card.parameters:,} weights, "
+            f"{card.accuracy:.2%} on MNIST's test set; version {model.version}) on {address}",
+            end="\n\n",
         )
         client.classify(files[:1])  # opens the connection, so that the time below is the server's
         started = time.perf_counter()
@@ -53,10 +56,10 @@ def run(_: Settings) -> int:
         took = time.perf_counter() - started
     out.print(Columns([_show(file, answer) for file, answer in zip(files, answers, strict=True)]))
     right = sum(answer.digit == samples.label(file) for file, answer in zip(files, answers, strict=True))
-    out.print(f"\n{right} of {len(files)} image files read right over gRPC in {took * 1000:.0f} ms, decoding included")
-    out.print(
-        "[dim]next: scanline classify YOUR_FILE.png    scanline serve    scanline score FOLDER --output OUT.csv[/]"
-    )
+    out.print()
+    out.print(f"{right} of {len(files)} image files read right over gRPC in {took * 1000:.0f} ms, decoding included")
+    steps = "next: scanline classify YOUR_FILE.png    scanline serve    scanline score FOLDER --output OUT.csv"
+    out.print(Text(steps, "dim"))
     return 0 if right == len(files) else 1
 
 
@@ -78,7 +81,7 @@ def _address(process: subprocess.Popen[str]) -> str:
         try:
             event = json.loads(line)
         except json.JSONDecodeError:
-            err.print(line, end="", markup=False)  # a start that failed says why in plain words
+            err.print(line.rstrip())  # a start that failed says why in plain words
             continue
         if event["event"] == "serving":
             return str(event["address"])
@@ -87,9 +90,9 @@ def _address(process: subprocess.Popen[str]) -> str:
 
 def _show(file: Path, answer: Prediction) -> Panel:
     if answer.error is not None or answer.confidence is None:
-        return Panel(f"[red]{answer.error}", title=file.stem, width=WIDTH)
+        return Panel(Text(str(answer.error), "red"), title=file.stem, width=WIDTH)
     colour = "green" if answer.digit == samples.label(file) else "red"
-    caption = f"[bold {colour}]{answer.digit}[/] · {answer.confidence:.1%}"
+    caption = Text.assemble((str(answer.digit), f"bold {colour}"), f" · {answer.confidence:.1%}")
     return Panel(Text(_picture(to_rows(file))), title=file.stem, subtitle=caption, width=WIDTH)
 
 

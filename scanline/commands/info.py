@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import Field
 from rich.table import Column, Table
+from rich.text import Text
 
 from scanline import console, manifest
 from scanline.model import find, open_session, read_card
@@ -48,7 +49,8 @@ def run(settings: Settings) -> int:
     return 0
 
 
-def _show(value: object) -> str:
+def _show(value: object) -> Text | str:
     if isinstance(value, dict):
-        return "\n".join(f"{name.replace('_', ' ')}: {_show(part)}" for name, part in value.items()) or "none"
+        lines = [console.visible(f"{name.replace('_', ' ')}: {_show(part)}") for name, part in value.items()]
+        return Text("\n".join(lines) or "none")
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -74,7 +74,7 @@ def run(settings: Settings) -> int:
         out.print("a sheet of paper was found on something darker, and cut out")
     if taken.reason is not None:
         out.print(f"rejected as {taken.reason}: {MEANING[taken.reason]}")
-    out.print(f"written to {target}", markup=False)
+    out.print(f"written to {target}")
     return 0
 
 

@@ -97,7 +97,7 @@ def run(settings: Settings) -> int:
                 seconds = time.perf_counter() - started
     except (ScanlineError, KeyboardInterrupt, SystemExit) as error:
         if not isinstance(error, UsageError) and (folder := partial_folder(settings.output)).exists():
-            console.err.print(f"the rows so far are in {folder}; the same command with --resume goes on", markup=False)
+            console.err.print(f"the rows so far are in {folder}; the same command with --resume goes on")
         elif not isinstance(error, ScanlineError):
             console.err.print("no row is kept yet")
         raise
@@ -105,10 +105,10 @@ def run(settings: Settings) -> int:
     console.out.print(_summary(tally, before, seconds))
     if labels:
         _print_labels(tally)
-    console.out.print(f"written to {settings.output}", markup=False)
+    console.out.print(f"written to {settings.output}")
     if errors := tally.statuses["error"]:
         for line in tally.errors:
-            console.err.print(console.visible(line), markup=False)
+            console.err.print(line)
         console.error(f"{errors:,} of {files:,} files could not be read; their rows say why")
     return int(errors > 0)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 from rich.table import Column, Table
+from rich.text import Text
 
 from scanline import console
 from scanline.errors import GateError
@@ -14,6 +16,9 @@ from scanline.model import find
 from scanline.settings import POSITIONAL
 from scanline.settings import Settings as BaseSettings
 from scanline.verify import instruction_set, verify
+
+PASSED: Final = Text("passed", "green")
+FAILED: Final = Text("failed", "red")
 
 
 class Settings(BaseSettings):
@@ -44,7 +49,7 @@ def run(settings: Settings) -> int:
     checks = verify(path, settings.data)
     table = Table("check", "", Column("what was found", overflow="fold"), title=f"{path} on {instruction_set()}")
     for check in checks:
-        table.add_row(check.name, "[green]passed[/]" if check.passed else "[red]failed[/]", check.detail)
+        table.add_row(check.name, PASSED if check.passed else FAILED, check.detail)
     console.out.print(table)
     failed = [check.name for check in checks if not check.passed]
     if failed:

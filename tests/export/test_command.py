@@ -110,14 +110,18 @@ def test_the_onnx_files_hold_no_path_and_no_date(exported: Path, trained: Path) 
 
 
 @pytest.mark.usefixtures("few_images")
-def test_an_export_replaces_an_earlier_one_whole(exported: Path, trained: Path, tmp_path: Path) -> None:
-    out = tmp_path / "again"
+def test_an_export_replaces_an_earlier_one_whole(
+    exported: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "["
+    out = folder / "b]again"  # as a whole what a console might take for its markup
     shutil.copytree(exported, out)
     (out / "digits.onnx").write_bytes(b"old")
     (out / "stale.onnx").write_bytes(b"old")
     assert main(["export", str(trained), "--out", str(out)]) == 0
     assert names(out) == WHOLE | STEP | BESIDE
-    assert names(tmp_path) == {"again"}
+    assert names(folder) == {"b]again"}
+    assert f"{len(WHOLE | STEP)} files in {out}, 0 left out" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("few_images")

@@ -15,6 +15,7 @@ import pytest
 import scanline
 from scanline import samples
 from scanline.cli import COMMANDS
+from scanline.model import SHIPPED
 
 
 def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -124,13 +125,31 @@ def test_names_that_a_terminal_can_t_show_are_escaped(tmp_path: Path, encoding: 
     assert r"\u2603.png" in result.stdout
 
 
-@pytest.mark.parametrize("words", ["classify *.png", "score . --output table.csv"])
-def test_control_characters_of_a_name_never_reach_a_terminal(tmp_path: Path, words: str) -> None:
-    (tmp_path / "\x1b[2J\x1b]0;mine\x07\n\x9b1m.png").write_text("no image")
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("classify *.png", 1),
+        ("score . --output table.csv", 1),
+        ('score seven --output "$(echo *.png)"/table.csv', 0),
+        ("preprocess seven --out *.png", 0),
+        ("preprocess *.png --out pictures", 1),
+        ("info models/*", 0),
+        ("verify models/*", 0),
+        ("serve --print-settings --model *.png", 0),
+    ],
+)
+def test_a_name_reaches_a_terminal_as_it_is_but_for_control_characters(tmp_path: Path, words: str, code: int) -> None:
+    name = "[b]:eye:\x1b[2J\x1b]0;mine\x07\n\x9b1m"
+    if words.startswith(("classify", "score .")):
+        (tmp_path / f"{name}.png").write_text("no image")
+    else:
+        (tmp_path / f"{name}.png").mkdir()
+    shutil.copytree(SHIPPED, tmp_path / "models" / f"{name}.png")
+    shutil.copy(SAMPLE, tmp_path / "seven")
     result = shell(f"{SCANLINE} {words}", tmp_path, COLUMNS="200")
-    assert result.returncode == 1
+    assert result.returncode == code, result.stderr
     shown = result.stdout + result.stderr
-    assert r"\x1b[2J\x1b]0;mine\x07\n\x9b1m.png" in shown
+    assert r"[b]:eye:\x1b[2J\x1b]0;mine\x07\n\x9b1m" in shown
     assert not set(shown) & {"\x1b", "\x07", "\x9b"}
 
 
