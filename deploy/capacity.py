@@ -39,8 +39,8 @@ def main() -> None:
     sys.stdout.write(
         f"{given.images:,.0f} images/s x {given.cpu_us:g} us = {needed:,.3g} cores of work\n"
         f"{needed:,.3g} / {given.busy:g} busy = {provided:,.3g} cores\n"
-        f"{provided:,.3g} / {given.cores} cores a machine = {machines:,} machines, and {given.spare} to spare: "
-        f"{machines + given.spare:,}\n"
+        f"{provided:,.3g} / {given.cores} cores a machine = {machines:,}, and {given.spare} to spare: "
+        f"{machines + given.spare:,} machines\n"
         f"{given.images:,.0f} images/s x {BYTES_AN_IMAGE} bytes = {megabits:,.3g} Mbit/s in all\n"
     )
 

@@ -73,7 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a model without the right to read it, a full disk
         from scanline import console
 
-        console.error(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
+        # the one file that is missing without a name is the working folder, when its name is asked for
+        what = error.filename or ("the working folder" if isinstance(error, FileNotFoundError) else None)
+        console.error(f"{what}: {error.strerror}" if what else str(error.strerror))
         streams.drop_output()
         return 1
     except KeyboardInterrupt:

@@ -177,7 +177,8 @@ def _single(image: Image.Image) -> Image.Image:
     if isinstance(image, TiffImageFile):
         if image.is_animated:  # its first page says so: they are not counted
             raise InputError(
-                "the TIFF file has several pages; give each as an image of its own, as scanline.images.pages does"
+                "the TIFF file has several pages; give each as an image of its own, as `scanline classify` and "
+                "`scanline score` do with all of them, and scanline.images.pages in Python"
             )
         _check_end(image)
     return image

@@ -203,13 +203,14 @@ def _widened(weights: Tensor, shape: torch.Size) -> Tensor:
 
 def _convolutions(channels: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for below, own in pairwise((1, *channels)):
+    last = len(channels) - 1
+    for depth, (below, own) in enumerate(pairwise((1, *channels))):
         layers.append(nn.Conv2d(below, own, 3, padding=1))
-        if below == 1:
+        if depth == 0:
             layers.append(nn.MaxPool2d(2))
-        layers.append(nn.ReLU())
-    # the largest first: a ReLU of fewer numbers, with the same result
-    layers.insert(-1, nn.MaxPool2d((1, 2)))
+        if depth == last:
+            layers.append(nn.MaxPool2d((1, 2)))
+        layers.append(nn.ReLU())  # after the largest are chosen: of fewer numbers, with the same result
     convolutions = nn.Sequential(*layers)
     convolutions.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's annotations leave it out
     return convolutions

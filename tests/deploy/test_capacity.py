@@ -31,7 +31,7 @@ def test_the_table_is_what_it_prints(images: str) -> None:
         assert float(re.findall(r"= ([\d.,e-]+) cores of work", printed)[0]) == pytest.approx(
             float(cores.removesuffix(" cores")), rel=0.06
         )
-        assert f"= {machines.split(' + ')[0]} machines, and 1 to spare" in printed
+        assert f"= {machines.split(' + ')[0]}, and 1 to spare" in printed
 
 
 @pytest.mark.parametrize("wrong", [["0"], ["10", "--busy", "1.5"], ["10", "--cores", "0"], ["10", "--spare", "-1"]])

@@ -153,6 +153,13 @@ def test_a_name_reaches_a_terminal_as_it_is_but_for_control_characters(tmp_path:
     assert not set(shown) & {"\x1b", "\x07", "\x9b"}
 
 
+@pytest.mark.parametrize("words", ["score a.png --output table.csv", "preprocess a.png --out pictures"])
+def test_a_working_folder_that_is_gone_is_named(tmp_path: Path, words: str) -> None:
+    (tmp_path / "gone").mkdir()
+    result = shell(f"cd gone && rmdir ../gone && {SCANLINE} {words}", tmp_path)
+    assert (result.returncode, result.stderr) == (1, "error: the working folder: No such file or directory\n")
+
+
 def test_a_misspelt_variable_stops_the_start() -> None:
     result = command("serve", "--print-settings", SCANLINE_LISTNE="0.0.0.0:1")
     assert result.returncode == 2
