@@ -3,7 +3,7 @@
     SCANLINE_DATA=... python -m benchmarks.train.ablation VARIANT SEED ...
 
 Prints a JSON line for each trial: the accuracy on the last 5,000 training images after training on the other 55,000.
-The test set is not touched. docs/training.md has the table of what came out.
+The test set is not touched. docs/trials.md has the table of what came out.
 """
 
 from __future__ import annotations
