@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -123,7 +124,8 @@ def load(run: Path) -> Checkpoint:
     for name in (WEIGHTS, FIGURES):
         if not (run / name).is_file():
             raise ModelError(
-                f"{run} is not finished, {name} is missing: go on with `scanline train --resume --out {run}`"
+                f"{run} is not finished, {name} is missing: go on with "
+                f"`scanline train --resume --out {quote(str(run))}`"
             )
     figures = _read(run / FIGURES, Figures)
     model = DigitLSTM(config.architecture)
@@ -145,7 +147,7 @@ def load_config(run: Path) -> Config:
     """
     if not (run / CONFIG).is_file():
         raise ModelError(
-            f"{run} holds no training run, {CONFIG} is missing: make one with `scanline train --out {run}`"
+            f"{run} holds no training run, {CONFIG} is missing: make one with `scanline train --out {quote(str(run))}`"
         )
     return _read(run / CONFIG, Config)
 

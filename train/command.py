@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Final
 
 import torch
@@ -71,7 +72,7 @@ def run(settings: Settings) -> int:
                         _finish(settings, config, dataset, digits, training, asked=asked)
             except (KeyboardInterrupt, SystemExit):
                 if here.rank == 0:
-                    console.err.print(f"stopped; `scanline train --resume --out {settings.out}` goes on")
+                    console.err.print(f"stopped; `scanline train --resume --out {quote(str(settings.out))}` goes on")
                 raise
     return 0
 
@@ -285,4 +286,5 @@ def _show(settings: Settings, config: Config, figures: Figures, measured: measur
     table.add_row("time", f"{figures.seconds:.1f} s of training")
     console.out.print(table)
     console.out.print(f"report: {settings.out / report.HTML}")
-    console.out.print(f"next: scanline export {settings.out} --out artifacts/{settings.out.name}")
+    exported = Path("artifacts", settings.out.name)
+    console.out.print(f"next: scanline export {quote(str(settings.out))} --out {quote(str(exported))}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -59,13 +61,15 @@ def test_a_killed_run_goes_on_to_the_same_result(
 def test_a_stopped_run_is_saved_and_says_how_to_go_on(
     spawn: Callable[..., Process], tmp_path: Path, uninterrupted: Path, number: signal.Signals
 ) -> None:
-    process = spawn("-m", "scanline", "train", *OPTIONS, "--out", str(tmp_path / "run"))
+    run = tmp_path / "a run of mine"
+    process = spawn("-m", "scanline", "train", *OPTIONS, "--out", str(run))
     shown = stop(process, number)
     assert process.returncode == 128 + number
-    assert f"stopped; `scanline train --resume --out {tmp_path / 'run'}` goes on" in shown
     assert "Traceback" not in shown
-    assert main(["train", "--resume", "--out", str(tmp_path / "run")]) == 0
-    assert_same(tmp_path / "run", uninterrupted)
+    advised = shlex.split(re.findall("stopped; `scanline (.*)` goes on", shown)[0])
+    assert advised == ["train", "--resume", "--out", str(run)]
+    assert main(advised) == 0
+    assert_same(run, uninterrupted)
 
 
 STOPPED_WHILE_MEASURING = """
