@@ -129,13 +129,12 @@ def _check_environment(settings: Any) -> None:
     from scanline.settings import ENVIRONMENT_PREFIX, refuse_unknown
 
     known = settings.variables()
-    given = {name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)}
-    if given <= known:
+    if all(name in known for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)):
         return
     for name in COMMANDS:  # another command's variable is no mistake
         other = _settings(name)
         known = known | (other.variables() if other else set())
-    refuse_unknown(given, known, settings)
+    refuse_unknown(os.environ, known, settings)
 
 
 def _help() -> None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
+import json
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, ValidationError
+from pydantic import AfterValidator, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -23,6 +25,8 @@ from scanline.errors import UsageError
 
 ENVIRONMENT_PREFIX: Final = "SCANLINE_"
 POSITIONAL: Final = "positional"
+# What Kubernetes sets in the containers beside a Service called scanline; SCANLINE_PORT=50051 would be a mistake.
+SERVICE_LINK: Final = re.compile(r"SCANLINE_(SERVICE_(HOST|PORT\w*)=.*|PORT=\w+://.*|PORT_\d+_[A-Z]+(_[A-Z]+)?=.*)")
 
 
 def _no_file(path: Path) -> Path:
@@ -39,12 +43,30 @@ class Settings(BaseSettings):
     """The base of every command's options; a subclass's docstring is the command's help.
 
     A field with `json_schema_extra={POSITIONAL: True}` is a positional argument and takes no variable. A field with a
-    `validation_alias` is read from the variable of that name instead.
+    `validation_alias` is read from the variable of that name instead. A field of several values takes one of them from
+    its variable, or several as a JSON list.
     """
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", populate_by_name=True, env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_ignore_empty=True,
+        enable_decoding=False,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _several(cls, value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str) or not _is_repeated(cls.model_fields[str(info.field_name)]):
+            return value
+        if not value.startswith("["):
+            return [value]
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError('should be one value, or several as a JSON list such as ["a", "b"]') from None
 
     @classmethod
     def variables(cls) -> set[str]:
@@ -90,18 +112,22 @@ def parse(settings: type[S], command: str, arguments: Sequence[str]) -> S:
         raise UsageError(f"{wrong}{see}") from None
 
 
-def refuse_unknown(names: Iterable[str], known: set[str], settings: type[Settings]) -> None:
+def refuse_unknown(environment: Mapping[str, str], known: set[str], settings: type[Settings]) -> None:
     """Check the environment's SCANLINE_* names against those that the commands read.
 
     Args:
-        names: the environment's.
+        environment: names and values.
         known: the variables of all commands.
         settings: the options of the command that runs.
 
     Raises:
         UsageError: naming each that no command knows.
     """
-    unknown = sorted(name for name in names if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
+    unknown = sorted(
+        name
+        for name, value in environment.items()
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and not SERVICE_LINK.fullmatch(f"{name}={value}")
+    )
     if unknown:
         # Compared without what they all begin with, which would make any two alike. Who leaves out the command's name
         # means the command that runs: SCANLINE_SERVER is SCANLINE_CLASSIFY_SERVER there.
@@ -118,6 +144,10 @@ def _is_positional(field: FieldInfo) -> bool:
     return isinstance(field.json_schema_extra, dict) and POSITIONAL in field.json_schema_extra
 
 
+def _is_repeated(field: FieldInfo) -> bool:
+    return get_origin(field.annotation) in {list, tuple}
+
+
 def variable(settings: type[Settings], name: str) -> str:
     """Name the environment variable of a field."""
     alias = settings.model_fields[name].validation_alias
@@ -132,7 +162,7 @@ def _value(text: str) -> str:
 
 def _add(parser: argparse.ArgumentParser, settings: type[Settings], name: str, field: FieldInfo) -> None:
     kinds = {kind for kind in get_args(field.annotation) if kind is not type(None)} or {field.annotation}
-    repeated = get_origin(field.annotation) in {list, tuple}
+    repeated = _is_repeated(field)
     options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": field.description}
     if field.annotation is not bool:
         options["type"] = _value

@@ -294,6 +294,7 @@ def _reserve(listen: str) -> tuple[socket.socket, str]:
     family, place = probe(listen)  # two that share the port would both be let in: ask alone first
     reserved = socket.socket(family)
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # past connections of a server that had it alone
     try:
         reserved.bind(place)
     except OSError as error:

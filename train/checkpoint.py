@@ -146,9 +146,7 @@ def load_config(run: Path) -> Config:
         ModelError: there is no run in that folder, or its configuration is damaged.
     """
     if not (run / CONFIG).is_file():
-        raise ModelError(
-            f"{run} holds no training run, {CONFIG} is missing: make one with `scanline train --out {quote(str(run))}`"
-        )
+        raise ModelError(f"{run} holds no training run, {CONFIG} is missing; expected what `scanline train` wrote")
     return _read(run / CONFIG, Config)
 
 

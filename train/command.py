@@ -56,7 +56,7 @@ def run(settings: Settings) -> int:
             return 0
         digits = split(dataset, hold_out=config.calibrated_by is None, device=here.device)
         batches.length(config.recipe, len(digits.labels), here)  # before there is a folder, if they are too few
-        with _folder(settings, config) if here.rank == 0 else nullcontext():
+        with _folder(settings, config, len(digits.labels)) if here.rank == 0 else nullcontext():
             try:
                 training = loop.fit(
                     config.architecture,
@@ -106,13 +106,14 @@ def _begin(settings: Settings, here: processes.Processes) -> tuple[Config, data.
         architecture=preset.architecture,
         parameters=DigitLSTM(preset.architecture).trained_weights(),
         recipe=_changed(preset.recipe, settings),
-        data=settings.data,
-        data_dir=None if settings.data_dir is None else str(settings.data_dir),
+        # paths that hold wherever the run goes on or is exported from
+        data=tuple(map(data.absolute, settings.data)),
+        data_dir=None if settings.data_dir is None else str(settings.data_dir.absolute()),
         dataset=dataset.name,
         dataset_sha256=dataset.sha256,
         trial=settings.trial,
-        calibrated_by=None if settings.calibrated_by is None else str(settings.calibrated_by),
-        teacher=tuple(map(str, settings.teacher)),
+        calibrated_by=None if settings.calibrated_by is None else str(settings.calibrated_by.absolute()),
+        teacher=tuple(str(run.absolute()) for run in settings.teacher),
         seed=settings.seed,
         device=here.device.type,
         hardware=origin.hardware(here.device),
@@ -124,7 +125,7 @@ def _begin(settings: Settings, here: processes.Processes) -> tuple[Config, data.
 
 
 @contextmanager
-def _folder(settings: Settings, config: Config) -> Iterator[None]:
+def _folder(settings: Settings, config: Config, images: int) -> Iterator[None]:
     """Begin the run's folder, or take it up again, and keep other runs out of it until the end."""
     run = settings.out
     try:
@@ -136,7 +137,8 @@ def _folder(settings: Settings, config: Config) -> Iterator[None]:
         if not settings.resume:
             _check_unused(run)
             checkpoint.save_config(run, config)
-        console.err.print(f"training {config.preset} ({config.parameters:,} weights) on {config.hardware}")
+        what = f"{config.preset} ({config.parameters:,} weights) by {images:,} images of {config.dataset}"
+        console.err.print(f"training {what}, on {config.hardware}")
         yield
         (run / LOCK).unlink()
 

@@ -91,6 +91,12 @@ def load(specs: Sequence[str], data_dir: Path | None) -> Dataset:
     return dataset
 
 
+def absolute(spec: str) -> str:
+    """Give a source by a name that means the same in every working folder."""
+    path = spec.removeprefix(FOLDER_PREFIX)
+    return spec if path == spec else f"{FOLDER_PREFIX}{Path(path).absolute()}"
+
+
 def _source(spec: str, data_dir: Path | None) -> Dataset:
     if spec == MNIST:
         return _mnist(data_dir)

@@ -21,7 +21,8 @@ def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Read the image files in PATH/0 to PATH/9 and bring each image to the network's world (scanline.preprocess).
 
     Args:
-        path: holds folders named 0 to 9; other names beside them are refused, so that no digits are left out unseen.
+        path: holds folders named 0 to 9; other folders beside or in them are refused, so that no digits are left out
+            unseen.
 
     Returns:
         The images, uint8 [n, 28, 28], and their labels, int64 [n], in the order of the labels and file names.
@@ -35,6 +36,9 @@ def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     strangers = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and entry.name not in set(LABELS))
     if strangers:
         raise UsageError(f"--data folder:{path}: its folders should be named 0 to 9, not {', '.join(strangers)}")
+    nested = next((entry for label in LABELS for entry in sorted(path.glob(f"{label}/*/"))), None)
+    if nested is not None:
+        raise UsageError(f"--data folder:{path}: {nested} is a folder; images are looked for in {nested.parent} itself")
     files = labelled(path)
     if not files:
         raise UsageError(

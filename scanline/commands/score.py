@@ -88,7 +88,9 @@ def run(settings: Settings) -> int:
         with _engine(settings) as reader:  # it gets ready while the files are counted
             total = count(settings.paths)
             if total == 0:
-                raise InputError(f"there is nothing to read in {', '.join(settings.paths)}; expected {FORMATS} files")
+                named = ", ".join(settings.paths)
+                hint = "; in a pattern [b] is one letter, a name's [ is written [[]" if "[" in named else ""
+                raise InputError(f"there is nothing to read in {named}; expected {FORMATS} files{hint}")
             kind = Kind(reader.version, settings.min_confidence, columns)
             with journal(settings.output, kind, resume=settings.resume) as kept, console.progress("files") as progress:
                 before, started = kept.state.rows, time.perf_counter()

@@ -124,7 +124,8 @@ def _manifest(path: str) -> Iterator[Entry]:
                 raise UsageError(f"the manifest {path} is text in UTF-16; save it as UTF-8")
             if "path" not in names:
                 found = f"the columns {', '.join(names)}" if names else "no columns"
-                raise UsageError(f"the manifest {path} has {found}; expected path and label")
+                commas = ", with commas between values" if len(names) == 1 else ""
+                raise UsageError(f"the manifest {path} has {found}; expected path and label{commas}")
             if twice := {"path", "label"} & {name for name in names if names.count(name) > 1}:
                 raise UsageError(f"the manifest {path} has more than one column {' and '.join(sorted(twice))}")
             for row in table:

@@ -71,6 +71,22 @@ def test_a_wrong_variable_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> N
         parse(Options, "thing", ["f"])
 
 
+@pytest.mark.parametrize(("value", "data"), [("a,b", ["a,b"]), ('["a", "b"]', ["a", "b"]), ("[]", [])])
+def test_a_variable_of_several_values_is_one_of_them_or_a_json_list(
+    monkeypatch: pytest.MonkeyPatch, value: str, data: list[str]
+) -> None:
+    monkeypatch.setenv("SCANLINE_THING_DATA", value)
+    assert parse(Options, "thing", ["f"]).data == data
+    assert parse(Options, "thing", ["f", "--data", "[c"]).data == ["[c"]
+
+
+@pytest.mark.parametrize("value", ['["a"', "[1]"])
+def test_a_broken_list_in_a_variable_is_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("SCANLINE_THING_DATA", value)
+    with pytest.raises(UsageError, match=r"SCANLINE_THING_DATA should be .*, not "):
+        parse(Options, "thing", ["f"])
+
+
 def test_help_names_default_and_variable(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         parse(Options, "thing", ["--help"])
@@ -83,6 +99,17 @@ def test_help_names_default_and_variable(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_variable_that_nobody_reads_is_refused() -> None:
-    refuse_unknown(["SCANLINE_PLACE", "PATH"], Options.variables(), Options)
+    refuse_unknown({"SCANLINE_PLACE": "x", "PATH": "x"}, Options.variables(), Options)
     with pytest.raises(UsageError, match=r"no such setting: SCANLINE_PLAEC; did you mean SCANLINE_PLACE\?"):
-        refuse_unknown(["SCANLINE_PLAEC", "PATH"], Options.variables(), Options)
+        refuse_unknown({"SCANLINE_PLAEC": "x", "PATH": "x"}, Options.variables(), Options)
+
+
+def test_what_kubernetes_sets_for_a_service_of_our_name_is_no_setting() -> None:
+    port = {"SCANLINE_PORT": "tcp://10.0.0.1:50051", "SCANLINE_PORT_50051_TCP": "tcp://10.0.0.1:50051"}
+    parts = {"PROTO": "tcp", "PORT": "50051", "ADDR": "10.0.0.1"}
+    port |= {f"SCANLINE_PORT_50051_TCP_{name}": value for name, value in parts.items()}
+    host = {"SCANLINE_SERVICE_HOST": "10.0.0.1"}
+    host |= {"SCANLINE_SERVICE_PORT": "50051", "SCANLINE_SERVICE_PORT_GRPC": "50051"}
+    refuse_unknown(host | port, Options.variables(), Options)
+    with pytest.raises(UsageError, match="no such setting: SCANLINE_PORT"):
+        refuse_unknown(host | {"SCANLINE_PORT": "50051"}, Options.variables(), Options)

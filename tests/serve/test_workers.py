@@ -94,6 +94,16 @@ def test_the_workers_share_the_port_and_are_counted_as_one(start_server: StartSe
     assert log.count('"event": "answered"') == 40
 
 
+def test_a_port_is_had_again_whose_last_server_closed_its_connections(start_server: StartServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as before:
+        address = "{}:{}".format(*before.getsockname())
+        with socket.create_connection(before.getsockname()) as caller:
+            before.accept()[0].close()  # who closes first is the one whose port stays in TIME_WAIT for a minute
+            assert caller.recv(1) == b""
+    server = start_server("--workers", str(WORKERS), "--metrics-listen", "127.0.0.1:0", "--listen", address)
+    Shared(server.process, server.wait_for("serving")).call()
+
+
 def test_a_killed_worker_is_started_again_and_its_counts_are_kept(shared: Shared) -> None:
     for _ in range(10):
         shared.call()

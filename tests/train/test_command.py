@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from scanline.cli import main
-from train import checkpoint
+from train import checkpoint, data
 
 
 def train(out: Path, *options: str) -> int:
@@ -38,9 +39,26 @@ def test_a_run_leaves_its_files_and_nothing_else(finished: Path) -> None:
 def test_the_device_and_the_figures_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path / "run", "--epochs", "1") == 0
     shown = capsys.readouterr()
-    assert re.search(r"^training edge \(79,390 weights\) on .*, 1 thread$", shown.err, re.MULTILINE)
+    first = r"^training edge \(79,390 weights\) by 1,318 images of uci, on .*, 1 thread$"
+    assert re.search(first, shown.err, re.MULTILINE)
     assert "95 % interval" in shown.out
     assert "scanline export" in shown.out
+
+
+def test_a_run_on_a_folder_may_go_on_from_another_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digits = data.load(["uci"], None)
+    for number, (image, label) in enumerate(zip(digits.train_images[:200], digits.train_labels[:200], strict=True)):
+        (tmp_path / "own" / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(255 - image).save(tmp_path / "own" / str(label) / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    assert main(["train", "--data", "folder:own", "--epochs", "1", "--out", str(run)]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["train", "--resume", "--out", str(run)]) == 0
+    assert "is finished already" in capsys.readouterr().err
 
 
 def test_a_seed_repeats_bit_for_bit(tmp_path: Path) -> None:

@@ -192,3 +192,9 @@ def test_a_folder_of_another_layout_is_refused(own: Path, tmp_path: Path) -> Non
     (own / "eight").mkdir()
     with pytest.raises(UsageError, match="should be named 0 to 9, not 12, eight"):
         data.load([f"folder:{own}"], None)
+
+
+def test_a_folder_among_a_digit_s_images_is_refused(own: Path) -> None:
+    (own / "3" / "more").mkdir()
+    with pytest.raises(UsageError, match=r"3/more is a folder; images are looked for in .*own/3 itself"):
+        data.load([f"folder:{own}"], None)

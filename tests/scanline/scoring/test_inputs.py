@@ -167,6 +167,7 @@ def test_a_manifest_in_another_encoding_is_said(tmp_path: Path) -> None:
     [
         ("", "has no columns; expected path and label"),
         ("file,label\n1.png,1\n", "has the columns file, label; expected path and label"),
+        ("path;label\n1.png;1\n", "has the columns path;label; expected path and label, with commas between values"),
         ("path,label\n1.png,1\n2.png,x\n", "line 3 .* has the path '2.png' and the label 'x'"),
         ("path,label\n2.png,10\n", "the label '10'; expected a path, and 0 to 9 or nothing"),
         ("path,label\n,1\n", "line 2 .* has no path and the label '1'"),
