@@ -33,10 +33,10 @@ def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """
     if not path.is_dir():
         raise UsageError(f"--data folder:{path}: there is no such folder")
-    strangers = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and entry.name not in set(LABELS))
+    strangers = [folder.name for folder in _folders(path) if folder.name not in set(LABELS)]
     if strangers:
         raise UsageError(f"--data folder:{path}: its folders should be named 0 to 9, not {', '.join(strangers)}")
-    nested = next((entry for label in LABELS for entry in sorted(path.glob(f"{label}/*/"))), None)
+    nested = next((inner for folder in _folders(path) for inner in _folders(folder)), None)
     if nested is not None:
         raise UsageError(f"--data folder:{path}: {nested} is a folder; images are looked for in {nested.parent} itself")
     files = labelled(path)
@@ -58,3 +58,8 @@ def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
             f"{len(failures)} of {len(files)} images in {path} can't be used, repair or remove them: {shown}"
         )
     return np.stack(images).reshape(-1, ROWS, COLUMNS), np.array([label for _, label in files], np.int64)
+
+
+def _folders(path: Path) -> list[Path]:
+    """Give the folders in a folder, but for hidden ones: they are some program's."""
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))

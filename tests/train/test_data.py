@@ -195,6 +195,9 @@ def test_a_folder_of_another_layout_is_refused(own: Path, tmp_path: Path) -> Non
 
 
 def test_a_folder_among_a_digit_s_images_is_refused(own: Path) -> None:
+    (own / ".git").mkdir()
+    (own / "3" / ".ipynb_checkpoints").mkdir()  # what programs keep there is nobody's digits
+    assert len(data.load([f"folder:{own}"], None).train_labels) == 100
     (own / "3" / "more").mkdir()
     with pytest.raises(UsageError, match=r"3/more is a folder; images are looked for in .*own/3 itself"):
         data.load([f"folder:{own}"], None)
