@@ -25,8 +25,10 @@ from scanline.errors import UsageError
 
 ENVIRONMENT_PREFIX: Final = "SCANLINE_"
 POSITIONAL: Final = "positional"
-# What Kubernetes sets in the containers beside a Service called scanline; SCANLINE_PORT=50051 would be a mistake.
-SERVICE_LINK: Final = re.compile(r"SCANLINE_(SERVICE_(HOST|PORT\w*)=.*|PORT=\w+://.*|PORT_\d+_[A-Z]+(_[A-Z]+)?=.*)")
+# What Kubernetes sets beside a Service called scanline, or scanline-metrics. SCANLINE_PORT=50051 would be a mistake.
+SERVICE_LINK: Final = re.compile(
+    r"SCANLINE_(\w+_)?(SERVICE_(HOST|PORT\w*)=.*|PORT=\w+://.*|PORT_\d+_[A-Z]+(_[A-Z]+)?=.*)"
+)
 
 
 def _no_file(path: Path) -> Path:

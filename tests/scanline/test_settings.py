@@ -108,7 +108,7 @@ def test_what_kubernetes_sets_for_a_service_of_our_name_is_no_setting() -> None:
     port = {"SCANLINE_PORT": "tcp://10.0.0.1:50051", "SCANLINE_PORT_50051_TCP": "tcp://10.0.0.1:50051"}
     parts = {"PROTO": "tcp", "PORT": "50051", "ADDR": "10.0.0.1"}
     port |= {f"SCANLINE_PORT_50051_TCP_{name}": value for name, value in parts.items()}
-    host = {"SCANLINE_SERVICE_HOST": "10.0.0.1"}
+    host = {"SCANLINE_SERVICE_HOST": "10.0.0.1", "SCANLINE_METRICS_SERVICE_HOST": "10.0.0.2"}
     host |= {"SCANLINE_SERVICE_PORT": "50051", "SCANLINE_SERVICE_PORT_GRPC": "50051"}
     refuse_unknown(host | port, Options.variables(), Options)
     with pytest.raises(UsageError, match="no such setting: SCANLINE_PORT"):
