@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from scanline.errors import ModelError
 
@@ -24,6 +24,15 @@ def write(folder: Path, name: str, files: Sequence[str]) -> None:
         entries[file] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     text = json.dumps({"name": name, "files": entries}, indent=2) + "\n"
     (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def named(folder: Path) -> frozenset[str]:
+    """Give the files that a folder's manifest names, whether they are there or not; none where it has no manifest.
+
+    Raises:
+        ModelError: the manifest is damaged.
+    """
+    return frozenset(_entries(folder)) if (folder / MANIFEST).is_file() else frozenset()
 
 
 def read(path: Path) -> bytes:
@@ -54,15 +63,13 @@ def check(path: Path) -> str:
 
 def _compare(path: Path, content: bytes) -> str:
     """Compare what a file holds with the manifest; give its SHA-256."""
-    place = path.parent / MANIFEST
     try:
-        entry = json.loads(place.read_text(encoding="utf-8"))["files"][path.name]
+        entry = _entries(path.parent)[path.name]
         expected = entry["bytes"], entry["sha256"]
     except FileNotFoundError:
         raise ModelError(f"no {MANIFEST} beside {path}: `scanline export` writes it, copy it along") from None
-    except ValueError as error:
-        raise ModelError(f"{place} is damaged: {error}; copy it again, or export the model again") from None
     except (KeyError, TypeError):
+        place = path.parent / MANIFEST
         raise ModelError(f"{place} does not name {path.name}; expected its bytes and sha256") from None
     given = len(content), hashlib.sha256(content).hexdigest()
     if given != expected:
@@ -71,3 +78,21 @@ def _compare(path: Path, content: bytes) -> str:
             f"{expected[1]}: copy or export it again"
         )
     return given[1]
+
+
+def _entries(folder: Path) -> dict[str, Any]:
+    """Give what the manifest of a folder says of each file.
+
+    Raises:
+        ModelError: it is damaged.
+        FileNotFoundError: there is none.
+    """
+    place = folder / MANIFEST
+    try:
+        content = json.loads(place.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{place} is damaged: {error}; copy it again, or export the model again") from None
+    match content:
+        case {"files": dict(entries)}:
+            return entries
+    raise ModelError(f"{place} is damaged: it lists no files; copy it again, or export the model again")

@@ -117,11 +117,16 @@ def find(path: str | Path | None) -> Path:
     """Give the model file that a path means: itself, or the best in a folder, after `place_of`.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is none, or the best is missing of those that the folder's manifest names.
     """
     place = place_of(path)
     if place.is_dir():
         if best := _best_in(place):
+            if not best.is_file():  # a lesser one must not take its place without a word
+                raise ModelError(
+                    f"{best} is missing, though {manifest.MANIFEST} beside it names it: copy or export it again, or name "
+                    f"the file that is meant"
+                )
             return best
         versions = [entry for entry in place.iterdir() if entry.name.isdecimal() and _best_in(entry)]
         if versions:
@@ -141,7 +146,9 @@ def find(path: str | Path | None) -> Path:
 
 
 def _best_in(folder: Path) -> Path | None:
-    return next((folder / name for name in MODEL_FILES if (folder / name).is_file()), None)
+    """Give the best model file that a folder has, or by its manifest should have."""
+    named = manifest.named(folder)
+    return next((folder / name for name in MODEL_FILES if name in named or (folder / name).is_file()), None)
 
 
 def place_of(path: str | Path | None) -> Path:

@@ -34,7 +34,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut short": (lambda folder: (folder / MODEL).write_bytes(b"\0"), f"{MODEL} has 1 bytes and the SHA-256 6e34"),
     "no JSON": (lambda folder: (folder / MANIFEST).write_text("{"), f"{MANIFEST} is damaged: "),
     "no text": (lambda folder: (folder / MANIFEST).write_bytes(b"\xff"), f"{MANIFEST} is damaged: "),
-    "a list": (lambda folder: (folder / MANIFEST).write_text("[]"), f"{MANIFEST} does not name {MODEL}"),
+    "a list": (lambda folder: (folder / MANIFEST).write_text("[]"), f"{MANIFEST} is damaged: it lists no files"),
     "no such name": (lambda folder: (folder / MANIFEST).write_text('{"files": {}}'), f"does not name {MODEL}"),
     "no checksum": (
         lambda folder: (folder / MANIFEST).write_text(f'{{"files": {{"{MODEL}": {{"bytes": 1}}}}}}'),
@@ -142,6 +142,19 @@ def test_data_that_is_no_folder_of_digits_is_wrong_use_before_any_check(tmp_path
         result = command("verify", SHIPPED, "--data", folder)
         assert (result.returncode, result.stdout) == (2, "")
         assert result.stderr == f"error: {folder} {problem}; expected image files in {folder}/0 to {folder}/9\n"
+
+
+def test_a_model_that_is_missing_is_not_replaced_by_a_lesser_one(folder: Path) -> None:
+    (folder / MODEL).unlink()
+    for name in ("info", "verify"):
+        result = command(name, folder)
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"error: {folder / MODEL} is missing, though {MANIFEST} beside it names it: ")
+    with Reader(folder / "digits.onnx") as reader:  # it is what was asked for
+        assert reader.classify(samples.files()[0])[0].digit is not None
+    (folder / MANIFEST).unlink()  # nothing says that there is a better one
+    with Reader(folder) as reader:
+        assert reader.classify(samples.files()[0])[0].digit is not None
 
 
 def test_a_model_does_without_a_manifest(folder: Path) -> None:
