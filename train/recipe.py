@@ -155,7 +155,7 @@ PRESETS: Final = {
             weight_decay=0.05,
             label_smoothing=0.02,
             average_decay=0.999,
-            distortion=Distortion(degrees=13, scale=0.12, shear=0.15, shift=2, elastic=1.6),
+            distortion=Distortion(degrees=20, scale=0.12, shear=0.15, shift=4, elastic=1.6),
             last_distortion=0.4,
             degradation=Degradation(share=0.3, thickness=0.8, blur=1, fading=0.7, noise=0.25),
             negatives=16,
