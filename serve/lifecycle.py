@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import structlog
@@ -38,9 +38,18 @@ CLOSE_TIMEOUT: Final = 5.0
 # Settings whose defaults follow the machine: the log says how they stand.
 CHOSEN: Final = {"instances", "max_message_bytes", "max_calls", "max_streams", "max_pixels"}
 HEALTH: Final = ("", digits.SERVICE, oip.SERVICE)  # the names under which health is asked; "" is the whole server
+UNKNOWN: Final = health_pb2.HealthCheckRequest(service="?")
 PENDING: Final = 10_000  # calls that gRPC holds before it refuses more
 
 log = structlog.get_logger("scanline.server")
+
+
+class Health(health.HealthServicer):  # type: ignore[misc] # grpc_health ships no types
+    """grpc_health's, which keeps to the end every name that Watch is asked for; here all but ours have the same."""
+
+    def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, *say: Any) -> Any:
+        """Tell of a service's health whenever it changes."""
+        return super().Watch(request if request.service in HEALTH else UNKNOWN, context, *say)
 
 
 class Server:
@@ -77,7 +86,7 @@ class Server:
         self.statistics.in_flight = lambda: self._calls.under_way.now
         # In its non-blocking form Watch waits for its message to be sent while it holds a lock that gRPC's only thread
         # wants when another watcher goes: both wait for ever. The loop transport calls it in a form of its own.
-        self._health = health.HealthServicer(experimental_non_blocking=False)
+        self._health = Health(experimental_non_blocking=False)
         for name in HEALTH:
             self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         try:

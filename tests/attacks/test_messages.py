@@ -143,6 +143,14 @@ def test_streams_of_every_service_leave_threads_for_calls(channel: grpc.Channel)
             call.cancel()
 
 
+def test_the_names_that_watchers_of_health_ask_for_are_not_kept(channel: grpc.Channel) -> None:
+    health = health_pb2_grpc.HealthStub(channel)
+    for number in range(64):  # 256 MiB in all; the fixture looks at the memory
+        watch = health.Watch(health_pb2.HealthCheckRequest(service=str(number) + "x" * 4 * 2**20))
+        assert next(iter(watch)).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        watch.cancel()
+
+
 def test_calls_that_never_send_their_message_leave_threads_for_others(server: BesetServer, answers: Answers) -> None:
     with ExitStack() as held:
         for _ in range(100):
