@@ -34,11 +34,13 @@ def configure(level: str, form: Literal["auto", "console", "json"], worker: int 
         else [structlog.processors.ExceptionRenderer(TRACEBACKS), structlog.processors.JSONRenderer()]
     )
     structlog.configure(
-        processors=[*shared, *render],
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+    # Our own lines go through it, too: it drops what can't be written, as on a full disk, where structlog's writers
+    # would raise in the thread that has something to say.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

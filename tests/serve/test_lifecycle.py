@@ -95,6 +95,24 @@ def test_a_second_signal_ends_it_at_once(start_server: StartServer) -> None:
         never.set()
 
 
+def test_a_log_that_nobody_takes_holds_nothing_up(start_server: StartServer, images: NDArray[np.uint8]) -> None:
+    server = start_server("--instances", "1")
+    address = server.wait_for("serving")["address"]
+    assert server.process.stderr is not None
+    server.process.stderr.close()  # as when `tee` has ended, or the disk is full
+    server.process.stderr = None
+    with grpc.insecure_channel(address) as channel:
+        stub = DigitsStub(channel)
+        for _ in range(8):  # more than there are threads
+            with pytest.raises(grpc.RpcError) as refusal:
+                stub.GetModel(pb.GetModelRequest(model_version="9"), timeout=PATIENCE)
+            assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
+        request = pb.ClassifyRequest(pixels=images.tobytes())
+        assert len(stub.Classify(request, timeout=PATIENCE).predictions) == len(images)
+    server.process.terminate()
+    assert server.process.wait(PATIENCE) == 0
+
+
 def test_a_call_past_the_grace_period_is_cut_off(start_server: StartServer) -> None:
     server = start_server("--grace", "0.1")
     address = server.wait_for("serving")["address"]
