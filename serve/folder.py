@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -62,11 +63,17 @@ def holds_versions(source: Path) -> bool:
 def versions_in(folder: Path) -> dict[int, Stamp]:
     """Give the versions in a folder: its folders whose names are whole numbers. Other names are not looked at.
 
+    A version that can't be read has the stamp of nothing, so that it alone is refused, by whoever opens it.
+
     Raises:
         OSError: the folder can't be read.
     """
     entries = [entry for entry in folder.iterdir() if _NUMBER.fullmatch(entry.name) and entry.is_dir()]
-    return {int(entry.name): stamp_of(entry) for entry in entries}
+    versions: dict[int, Stamp] = {int(entry.name): () for entry in entries}
+    for entry in entries:
+        with suppress(OSError):
+            versions[int(entry.name)] = stamp_of(entry)
+    return versions
 
 
 def stamp_of(path: Path) -> Stamp:
