@@ -106,18 +106,20 @@ class Batcher:
         for worker in self._workers:
             worker.start()
 
-    @property
-    def waiting(self) -> int:
-        """How many rows wait to be run."""
-        return self._waiting
-
     def pending(self, run: Run) -> int:
         """Count the requests for a model that have rows which wait to be run."""
         with self._lock:
             return sum(ticket.run == run for ticket in self._queue)
 
-    def close(self) -> None:
-        """Refuse what is waiting and what comes, and end the worker threads once their runs are done."""
+    def close(self, timeout: float | None = None) -> bool:
+        """Refuse what is waiting and what comes, and end the worker threads once their runs are done.
+
+        Args:
+            timeout: how long to wait for each of them, in seconds; None for as long as its run takes.
+
+        Returns:
+            Whether all have ended. Where the model never returns, its thread never does.
+        """
         with self._lock:
             self._closed = True
             while self._queue:
@@ -125,7 +127,8 @@ class Batcher:
             self._work.notify_all()
         self._call_listeners()
         for worker in self._workers:
-            worker.join()
+            worker.join(timeout)
+        return not any(worker.is_alive() for worker in self._workers)
 
     def submit(self, run: Run, rows: Array, deadline: float | None = None) -> Ticket:
         """Queue rows, float32 [n, ...] with n at least 1. It is `result` that waits for their outputs.

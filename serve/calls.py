@@ -58,10 +58,10 @@ class Tally:
             if self.now == 0:
                 self._changed.notify_all()
 
-    def wait_until_none(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is under way, at most so many seconds, and say whether it came to that."""
+    def wait_until_none(self, timeout: float | None = None) -> None:
+        """Wait until nothing is under way, at most so many seconds."""
         with self._changed:
-            return self._changed.wait_for(lambda: self.now == 0, timeout)
+            self._changed.wait_for(lambda: self.now == 0, timeout)
 
 
 class Calls:
@@ -69,6 +69,8 @@ class Calls:
 
     Attributes:
         under_way: those whose answers are not out yet.
+        refusing: whether each that comes from now on is answered with UNAVAILABLE. gRPC's own stop is not enough: it
+            cancels what it has not handed out yet, and a caller that reads CANCELLED does not try elsewhere.
     """
 
     def __init__(self, check: Callable[[status.Metadata], None] | None, count_failure: Callable[[str], None]) -> None:
@@ -82,14 +84,6 @@ class Calls:
         self.count_failure = count_failure
         self.under_way = Tally()
         self.refusing = False
-
-    def refuse(self) -> None:
-        """Answer every call that comes from now on with UNAVAILABLE.
-
-        gRPC's own stop does not quite: it cancels what has arrived but is not yet handed out, and a caller that reads
-        CANCELLED does not try elsewhere.
-        """
-        self.refusing = True
 
     def begin(self, method: str, context: Context) -> Call:
         """Count a call that has come, until its answer is out or its caller is gone."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from scanline.contract import COLUMNS, ROWS, to_network
 from scanline.errors import InputError
-from scanline.model import STEP_FILE, StepModel
+from scanline.model import STEP_FILE
 from scanline.prediction import RejectReason, softmax
 from scanline.preprocess import steps
 from scanline.reject import REASONS
@@ -25,7 +25,7 @@ from serve.batcher import Batcher, Ticket
 from serve.errors import BadRequestError, CallError, ExpiredError, NotAvailableError
 from serve.repository import LOGITS, PROBABILITIES, REASON, WIDTH, Repository, Version
 from serve.settings import ServeSettings
-from serve.statistics import FILES_MODEL, ROWS_MODEL, ModelKey, Statistics, Times
+from serve.statistics import FILES_MODEL, ROWS_MODEL, Statistics, Times
 
 if TYPE_CHECKING:
     from serve.tracing import RequestTrace
@@ -151,30 +151,6 @@ class Pending:
         return reasons
 
 
-class RowReader:
-    """Reads one image row by row, with an answer after each."""
-
-    def __init__(self, steps: StepModel, temperature: float) -> None:
-        """Begin an image."""
-        self._steps = steps
-        self._temperature = temperature
-        self._state = steps.start()
-        self.rows_seen = 0
-
-    def read(self, row: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Take the next row, uint8 [28], and give the probabilities of the ten digits so far, float32 [10].
-
-        Raises:
-            BadRequestError: the image has had its 28 rows.
-        """
-        if self.rows_seen == ROWS:
-            raise BadRequestError(f"the image has had its {ROWS} rows; begin another stream for another image")
-        logits, self._state = self._steps.run(to_network(row[np.newaxis]), self._state)
-        self.rows_seen += 1
-        probabilities: NDArray[np.float32] = softmax(logits, self._temperature)[0]
-        return probabilities
-
-
 class DigitService:
     """Answers calls with the versions of the model.
 
@@ -196,7 +172,9 @@ class DigitService:
             max_queue_delay=settings.max_queue_delay,
             instances=settings.instances,
         )
-        statistics.pending = self._pending
+        statistics.pending = lambda: {
+            (ROWS_MODEL, version.name): self.batcher.pending(version.run) for version in repository.served()
+        }
 
     def submit(self, images: Given, version: str, deadline: float | None, trace: RequestTrace | None) -> Pending:
         """Check a call, read its files, and queue it. A file that can't be read is an error on its own prediction.
@@ -225,12 +203,13 @@ class DigitService:
             raise
         return pending
 
-    def begin_rows(self) -> RowReader:
-        """Begin an image that comes row by row.
+    def read_rows(self, rows: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
+        """Read one image, rows of uint8 [28], and give after each the ten digits' probabilities so far, float32 [10].
 
         Raises:
             NotReadyError: no version is served.
             NotAvailableError: the model can't be run row by row.
+            BadRequestError: there are more than 28 rows.
         """
         version = self.repository.get()
         if version.steps is None:
@@ -239,7 +218,12 @@ class DigitService:
                 f"the model {name} can't be run row by row: there is no {STEP_FILE} beside it, and there can be none "
                 "of a network that reads ahead"
             )
-        return RowReader(version.steps, version.card.temperature)
+        state = version.steps.start()
+        for seen, row in enumerate(rows):
+            if seen == ROWS:
+                raise BadRequestError(f"the image has had its {ROWS} rows; begin another stream for another image")
+            logits, state = version.steps.run(to_network(row[np.newaxis]), state)
+            yield softmax(logits, version.card.temperature)[0]
 
     def _ready(self, images: Given, deadline: float | None) -> Images:
         """Make a call's images ready for the network."""
@@ -273,10 +257,6 @@ class DigitService:
                 errors.append(str(error))
         pixels = np.stack(readable) if readable else np.empty((0, ROWS, COLUMNS), np.uint8)
         return Images(to_network(pixels), reasons, errors)
-
-    def _pending(self) -> dict[ModelKey, int]:
-        versions = self.repository.served()
-        return {(ROWS_MODEL, version.name): self.batcher.pending(version.run) for version in versions}
 
 
 def _tamed(images: NDArray[np.float32]) -> Images:

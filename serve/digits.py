@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scanline.contract import COLUMNS, IMAGE_BYTES, METADATA_PREFIX, ROWS
 from scanline.prediction import RejectReason
@@ -52,21 +53,21 @@ class Digits(DigitsServicer):
         self, request_iterator: Iterator[pb.ClassifyRowsRequest], context: Context
     ) -> Iterator[pb.ClassifyRowsResponse]:
         """Read one image as its rows arrive."""
-        image = self._service.begin_rows()
-        for message in request_iterator:
-            if not message.rows or len(message.rows) % COLUMNS:
-                raise BadRequestError(
-                    f"`rows` has {len(message.rows)} bytes, expected a multiple of {COLUMNS}: one uint8 a pixel"
-                )
-            for row in np.frombuffer(message.rows, np.uint8).reshape(-1, COLUMNS):
-                shares = image.read(row).tolist()
-                confidence = max(shares)
-                yield pb.ClassifyRowsResponse(
-                    rows_seen=image.rows_seen,
-                    digit=shares.index(confidence),
-                    confidence=confidence,
-                    probabilities=shares,
-                )
+
+        def rows() -> Iterator[NDArray[np.uint8]]:
+            for message in request_iterator:
+                if not message.rows or len(message.rows) % COLUMNS:
+                    raise BadRequestError(
+                        f"`rows` has {len(message.rows)} bytes, expected a multiple of {COLUMNS}: one uint8 a pixel"
+                    )
+                yield from np.frombuffer(message.rows, np.uint8).reshape(-1, COLUMNS)
+
+        for seen, probabilities in enumerate(self._service.read_rows(rows()), 1):
+            shares = probabilities.tolist()
+            confidence = max(shares)
+            yield pb.ClassifyRowsResponse(
+                rows_seen=seen, digit=shares.index(confidence), confidence=confidence, probabilities=shares
+            )
 
     def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Describe the model that answers, and the server's limits."""

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import grpc
-
 from serve.calls import Context
 from serve.core import DigitService, Given, Pending
 from serve.errors import CallError, FullError
@@ -91,8 +89,6 @@ def submitted(
                 ahead.put((message, _submit_patiently(message, submit, over)))
                 if over.is_set():
                     return
-        except grpc.RpcError:  # the caller has gone
-            ahead.put(None)
         except Exception as error:  # noqa: BLE001 - handed to the thread of the call and raised there; here it would end a thread that nobody watches
             ahead.put(error)
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -78,7 +78,7 @@ class CallInterceptor(grpc.ServerInterceptor):
 
         def stream(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
             with surround(method, context), self._stream():
-                yield from stream_behaviour(map(_readable, requests), context)
+                yield from stream_behaviour(_until_gone(requests), context)
 
         return grpc.stream_stream_rpc_method_handler(stream, **codec)
 
@@ -128,6 +128,13 @@ def _tolerant(deserialize: Callable[[bytes], Any] | None, kind: Descriptor | Non
             return BadRequestError(f"the message is not what this method takes: {error}")
 
     return attempt
+
+
+def _until_gone(requests: Iterator[Any]) -> Iterator[Any]:
+    """Give a stream's requests; a caller who goes, as is its right, only ends them."""
+    with suppress(grpc.RpcError):
+        for request in requests:
+            yield _readable(request)
 
 
 def _readable(request: Any) -> Any:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from scanline.errors import MissingExtraError, ModelError, StartError
@@ -19,6 +19,7 @@ from serve import digits, sizing
 from serve.calls import Calls
 from serve.core import DigitService
 from serve.credentials import Certificates, Tokens
+from serve.health import Health
 from serve.intake import Deferred, Intake
 from serve.interceptor import CallInterceptor
 from serve.listening import probe
@@ -33,23 +34,13 @@ if TYPE_CHECKING:
     from serve.metrics import MetricsServer
     from serve.tracing import Tracer
 
-# How long the connections may take to close when there is nothing left to wait for, in seconds.
+# How long connections and threads may take to end when there is nothing left to wait for, in seconds.
 CLOSE_TIMEOUT: Final = 5.0
 # Settings whose defaults follow the machine: the log says how they stand.
 CHOSEN: Final = {"instances", "max_message_bytes", "max_calls", "max_streams", "max_pixels"}
-HEALTH: Final = ("", digits.SERVICE, oip.SERVICE)  # the names under which health is asked; "" is the whole server
-UNKNOWN: Final = health_pb2.HealthCheckRequest(service="?")
 PENDING: Final = 10_000  # calls that gRPC holds before it refuses more
 
 log = structlog.get_logger("scanline.server")
-
-
-class Health(health.HealthServicer):  # type: ignore[misc] # grpc_health ships no types
-    """grpc_health's, which keeps to the end every name that Watch is asked for; here all but ours have the same."""
-
-    def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, *say: Any) -> Any:
-        """Tell of a service's health whenever it changes."""
-        return super().Watch(request if request.service in HEALTH else UNKNOWN, context, *say)
 
 
 class Server:
@@ -84,11 +75,7 @@ class Server:
         self._tokens = Tokens(settings.token_file, self.statistics) if settings.token_file else None
         self._calls = Calls(None if self._tokens is None else self._tokens.check, self.statistics.call_failed)
         self.statistics.in_flight = lambda: self._calls.under_way.now
-        # In its non-blocking form Watch waits for its message to be sent while it holds a lock that gRPC's only thread
-        # wants when another watcher goes: both wait for ever. The loop transport calls it in a form of its own.
-        self._health = Health(experimental_non_blocking=False)
-        for name in HEALTH:
-            self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._health = Health()
         try:
             self.repository = Repository(settings, self.statistics)
         except ModelError as error:
@@ -141,7 +128,8 @@ class Server:
         """Wait to be asked to stop; then turn NOT_SERVING, refuse new calls, let the running ones finish, and close.
 
         Returns:
-            Whether all threads have ended. Where gRPC has lost a call, the thread that waits for it never does.
+            Whether all threads have ended. Where gRPC has lost a call, or the model never returns from a run, the
+            thread that waits for it never does.
         """
         calls = self._calls.under_way
         calls_cleared = 0
@@ -156,13 +144,16 @@ class Server:
         self._health.enter_graceful_shutdown()
         log.info("not serving", drain_delay=self._settings.drain_delay)
         self._stop_forced.wait(self._settings.drain_delay)
-        self._calls.refuse()
+        self._calls.refusing = True
         log.info("draining", grace=self._settings.grace)
-        finished = self._wait_until_idle()
+        end = time.monotonic() + self._settings.grace
+        while calls.now and not self._stop_forced.is_set() and (left := end - time.monotonic()) > 0:
+            calls.wait_until_none(min(0.2, left))
+        finished = calls.now == 0
         # what is left: callers that watch our health, and calls past the grace period
         closed = self._transport.stop(0).wait(CLOSE_TIMEOUT)
         self.repository.close()
-        self._service.batcher.close()
+        closed &= self._service.batcher.close(CLOSE_TIMEOUT)
         if self._tracer is not None:
             self._tracer.close()
         if self._metrics is not None:
@@ -170,22 +161,12 @@ class Server:
         log.info("stopped", finished=finished, closed=closed)
         return closed
 
-    def _wait_until_idle(self) -> bool:
-        """Wait for the running calls as long as the settings and a second signal let us; say whether all finished."""
-        end = time.monotonic() + self._settings.grace
-        while time.monotonic() < end and not self._stop_forced.is_set():
-            if self._calls.under_way.wait_until_none(min(0.2, max(end - time.monotonic(), 0))):
-                return True
-        return self._calls.under_way.now == 0
-
     def _is_ready(self) -> bool:
         """Say whether calls are worth sending: it serves, and has something to answer with."""
         return self._is_serving.is_set() and bool(self.repository.served())
 
     def _tell_health(self) -> None:
-        state = health_pb2.HealthCheckResponse
-        for name in HEALTH:
-            self._health.set(name, state.SERVING if self._is_ready() else state.NOT_SERVING)
+        self._health.tell(is_serving=self._is_ready())
 
     def _build(self) -> grpc.Server:
         servicer = digits.Digits(self._service, self._intake, self._settings)

@@ -36,23 +36,17 @@ def probe(listen: str) -> tuple[socket.AddressFamily, Any]:
     try:
         for family, _, _, _, place in socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM):
             try:
-                mine = _held(family, place)
+                with socket.socket(family) as alone:
+                    alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    alone.bind(place)
+                    had = had or (family, alone.getsockname())
             except OSError as error:
                 if error.errno not in ABSENT:
                     raise
                 absent = error
-            else:
-                had = had or mine
     except OSError as error:
         raise refusal(listen, error) from None
     if had is None:
         assert absent is not None  # a host that has no address at all is an error of getaddrinfo's
         raise refusal(listen, absent)
     return had
-
-
-def _held(family: socket.AddressFamily, place: Any) -> tuple[socket.AddressFamily, Any]:
-    with socket.socket(family) as alone:
-        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        alone.bind(place)
-        return family, alone.getsockname()

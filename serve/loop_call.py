@@ -38,7 +38,7 @@ class LoopCall:
     def __init__(self, event: Any) -> None:
         """Take a call that has come, and be told when it is over."""
         self._call = event.call
-        self.method: str = event.call_details.method.decode()
+        self.method: str = event.call_details.method.decode(errors="replace")
         # from the wall clock, in which the core gives it, to one that nobody sets
         self._deadline: float = time.monotonic() + event.call_details.deadline - time.time()
         self._metadata: Metadata = event.invocation_metadata
@@ -127,7 +127,7 @@ class LoopCall:
         status = cygrpc.SendStatusFromServerOperation(
             self._trailing, _CODES[self._code], self._details.encode(), _NO_FLAGS
         )
-        self._start((*self._opening(), *operations, status), _ignore)
+        self._start((*self._opening(), *operations, status), lambda _: None)
 
     def _start(self, operations: tuple[Any, ...], on_event: Callable[[Any], None]) -> bool:
         """Start operations, unless the call is over, and say whether they are started: an event comes of it then."""
@@ -149,7 +149,3 @@ class LoopCall:
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()
-
-
-def _ignore(event: Any) -> None:
-    """Take an event that needs no answer."""

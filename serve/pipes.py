@@ -43,8 +43,8 @@ class Asker:
             CallError: what the function raised.
             NoAnswerError: the other process is gone, or the time is over.
         """
-        end = time.monotonic() + patience
         with self._lock:
+            end = time.monotonic() + patience  # from here: what another asks has a time of its own
             self._number += 1
             try:
                 self._pipe.send((self._number, name, arguments))

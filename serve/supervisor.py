@@ -57,6 +57,7 @@ class Supervisor:
         self._settings = settings
         self.stop_asked = threading.Event()
         self.is_unloaded = False
+        self._administering = threading.Lock()
         self._reserved, self.address = _reserve(settings.listen)
         self._metrics: MetricsServer | None = None
         if settings.metrics_listen is not None:
@@ -116,16 +117,17 @@ class Supervisor:
         Raises:
             CallError: one of them can't.
         """
-        self.is_unloaded = order == "unload"  # first, for workers that start meanwhile
-        errors: list[CallError] = []
-        for worker in self._workers:
-            try:
-                worker.obey(order)
-            except CallError as error:
-                errors.append(error)
-        if errors:
-            self.is_unloaded = order == "unload" or not any(worker.is_ready() for worker in self._workers)
-            raise errors[0]
+        with self._administering:  # two orders at once would reach the workers in different turns
+            self.is_unloaded = order == "unload"  # first, for workers that start meanwhile
+            errors: list[CallError] = []
+            for worker in self._workers:
+                try:
+                    worker.obey(order)
+                except CallError as error:
+                    errors.append(error)
+            if errors:
+                self.is_unloaded = order == "unload" or not any(worker.is_ready() for worker in self._workers)
+                raise errors[0]
 
     def _end(self) -> None:
         end = time.monotonic() + self._settings.drain_delay + self._settings.grace + STOP_MARGIN

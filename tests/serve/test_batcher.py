@@ -189,7 +189,7 @@ def test_a_cancelled_request_is_never_run_and_its_batch_mates_are_answered(
     cancelled.cancel()
     with pytest.raises(CancelledError):
         cancelled.answer()
-    assert batcher.waiting == 2
+    assert batcher._waiting == 2
     run.let_go(2)
     assert [first.answer(), before.answer(), after.answer()] == [[2], [4], [10]]
     assert run.batches == [[1], [2, 5]]
@@ -241,7 +241,7 @@ def test_behind_a_stalled_run_callers_are_let_go_at_their_deadlines(run: HeldRun
         ticket = batcher.submit(run, rows(*range(60)), time.monotonic() + 0.001)
         with pytest.raises(ExpiredError):
             batcher.result(ticket)
-    assert batcher.waiting == 0
+    assert batcher._waiting == 0
     assert not stalled.done()
     run.let_go()
     assert stalled.answer() == [2]
@@ -341,5 +341,19 @@ def test_every_caller_gets_its_own_answer(seed: int, instances: int, max_batch_s
     with ThreadPoolExecutor(100) as pool:
         for future in [pool.submit(call, plan) for plan in plans]:
             future.result(PATIENCE)
-    assert batcher.waiting == 0
+    assert batcher._waiting == 0
     batcher.close()
+
+
+def test_a_run_that_never_returns_does_not_hold_up_the_end() -> None:
+    run = HeldRun()
+    batcher = Batcher(max_batch_size=1, max_queue_images=2, instances=2)
+    with ThreadPoolExecutor(1) as caller:
+        asked = [batcher.submit(run, rows(value)) for value in (1, 2)]
+        result = caller.submit(batcher.result, asked[0])  # runs the first, and leaves the second to a thread
+        for _ in asked:
+            run.wait_for_start()
+        assert not batcher.close(timeout=0)
+        run.let_go(2)
+        assert result.result(PATIENCE)[:, 0].tolist() == [2]
+    assert batcher.close()

@@ -194,3 +194,21 @@ def test_calls_that_are_over_take_no_place_on_their_connection(transport: str) -
         with ThreadPoolExecutor(48) as callers:
             answers = list(callers.map(lambda _: len(classify(ONE_IMAGE, timeout=PATIENCE).predictions), range(2000)))
     assert answers == [1] * 2000
+
+
+def test_who_has_seen_enough_rows_and_goes_is_no_failure(transport: str) -> None:
+    over = threading.Event()
+
+    def rows() -> Iterator[pb.ClassifyRowsRequest]:
+        yield pb.ClassifyRowsRequest(rows=bytes(28))
+        over.wait(PATIENCE)
+
+    with serving(transport=transport) as server, grpc.insecure_channel(server.address) as channel:
+        stub = DigitsStub(channel)
+        for _ in range(4):
+            answers = stub.ClassifyRows(rows())
+            next(answers)
+            stub.GetModel(pb.GetModelRequest())  # by then it waits for another row
+            answers.cancel()
+        over.set()
+    assert server.statistics.snapshot().calls_failed == {}

@@ -160,7 +160,7 @@ def circular(folder: Path) -> None:
 SPOILT: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut short": (truncated, "digits.int8.onnx has "),
     "empty": (lambda folder: (folder / "digits.int8.onnx").write_bytes(b""), "digits.int8.onnx has 0 bytes"),
-    "gone": (lambda folder: (folder / "digits.int8.onnx").unlink(), "digits.int8.onnx is missing, though manifest.json"),
+    "gone": (lambda folder: (folder / "digits.int8.onnx").unlink(), "digits.int8.onnx is missing, though manifest"),
     "a link in a circle": (circular, "digits.int8.onnx is missing, though manifest.json"),
     "no manifest": (lambda folder: (folder / manifest.MANIFEST).unlink(), "no manifest.json beside"),
     "no golden vectors": (lambda folder: (folder / GOLDEN).unlink(), "no golden vectors of digits.int8.onnx"),

@@ -1,0 +1,35 @@
+"""The health of the server and of its services, as grpc.health.v1 has it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2
+
+from serve import digits
+from serve.oip import servicer as oip
+
+NAMES: Final = ("", digits.SERVICE, oip.SERVICE)  # under which it is asked for; "" is the whole server
+UNKNOWN: Final = health_pb2.HealthCheckRequest(service="?")
+
+
+class Health(health.HealthServicer):  # type: ignore[misc] # grpc_health ships no types
+    """grpc_health's, which keeps to the end each name that Watch is asked for; here all but ours are kept as one."""
+
+    def __init__(self) -> None:
+        """Begin as NOT_SERVING."""
+        # In its non-blocking form Watch waits for its message to be sent while it holds a lock that gRPC's only thread
+        # wants when another watcher goes: both wait for ever. The loop transport calls it in a form of its own.
+        super().__init__(experimental_non_blocking=False)
+        self.tell(is_serving=False)
+
+    def tell(self, *, is_serving: bool) -> None:
+        """Say from now on whether calls are worth sending."""
+        state = health_pb2.HealthCheckResponse
+        for name in NAMES:
+            self.set(name, state.SERVING if is_serving else state.NOT_SERVING)
+
+    def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, *say: Any) -> Any:
+        """Tell of a service's health whenever it changes."""
+        return super().Watch(request if request.service in NAMES else UNKNOWN, context, *say)
