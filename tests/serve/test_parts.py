@@ -48,6 +48,13 @@ def test_parts_of_parts_are_counted() -> None:
     )
 
 
+def test_numbers_that_take_eight_bytes_for_one_are_counted() -> None:
+    contents = Contents(int64_contents=[1] * SMALL)  # packed: one field
+    assert is_too_much(
+        oip.ModelInferRequest, oip.ModelInferRequest(inputs=[Tensor(contents=contents)]).SerializeToString()
+    )
+
+
 def test_fields_that_are_no_parts_of_the_message_are_counted() -> None:
     unknown = b"\xfa\x07\x00"  # field 127, empty
     assert is_too_much(pb.ClassifyRequest, unknown * SMALL)
