@@ -26,7 +26,7 @@ listening.py    why an address can't be listened on
 pipes.py        how the processes of one server ask each other
 worker.py       one of several processes on one port
 supervisor.py   what keeps them, and counts and tells them as one
-signals.py      what asks for the stop
+health.py       whether calls are worth sending, for grpc.health.v1
 lifecycle.py    start, health, stop
 logs.py         log lines for people or programs
 command.py      `scanline serve`

@@ -35,8 +35,8 @@ class Digits(DigitsServicer):
         """Classify a batch."""
         return self._respond(request, self._submit(request, context))
 
-    def deferred(self) -> dict[str, Deferred]:
-        """Give the methods that come in two halves as well: reading image files is what takes a thread's time."""
+    def deferred(self) -> dict[str, Deferred | None]:
+        """Give the methods that take a thread's time, in two halves: reading image files is what takes it."""
         classify = Deferred(is_slow=lambda request: bool(request.files.files), begin=self._submit, end=self._respond)
         return {f"/{SERVICE}/Classify": classify}
 

@@ -178,7 +178,7 @@ class Server:
         reflection.enable_server_reflection(services, server)
         return server
 
-    def _transport_for(self, deferred: Mapping[str, Deferred]) -> grpc.Server:
+    def _transport_for(self, deferred: Mapping[str, Deferred | None]) -> grpc.Server:
         settings, calls = self._settings, self._calls
         options = [
             ("grpc.max_receive_message_length", settings.max_message_bytes),
@@ -205,8 +205,8 @@ class Server:
                     raise StartError(f"this version of gRPC can't carry the loop transport: {error}") from None
                 log.warning("the loop transport is not to be had with this gRPC", reason=str(error))
             else:
-                work, slow = self._service.batcher.work, self.inference.slow()
-                return LoopServer(interceptor, calls, deferred, slow, work, settings=settings, options=options)
+                work = self._service.batcher.work
+                return LoopServer(interceptor, calls, deferred, work, settings=settings, options=options)
         return thread_server(interceptor, calls, settings.max_calls, options)
 
     def _bind(self) -> str:

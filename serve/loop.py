@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any, Final
@@ -49,8 +49,7 @@ class LoopServer(grpc.Server):
         self,
         interceptor: CallInterceptor,
         calls: Calls,
-        deferred: Mapping[str, Deferred],
-        slow: Collection[str],
+        deferred: Mapping[str, Deferred | None],
         work: Callable[[], bool],
         *,
         settings: ServeSettings,
@@ -61,8 +60,8 @@ class LoopServer(grpc.Server):
         Args:
             interceptor: stands around every call but the deferred ones.
             calls: counts and names the deferred ones, and those that are refused.
-            deferred: the methods that come in two halves, by their full names.
-            slow: the full names of others that take too long for a thread that handles events.
+            deferred: the methods that may take too long for a thread that handles events, by their full names: in two
+                halves, or None where they have none.
             work: called when no event is there; runs a batch, and says whether more waits.
             settings: how many calls may be under way, of which others are refused, how many runs of the model, and how
                 many threads there are for streams and what is slow.
@@ -71,7 +70,6 @@ class LoopServer(grpc.Server):
         self._interceptor = interceptor
         self._calls = calls
         self._deferred = deferred
-        self._slow = slow
         self._work = work
         self._max_calls = settings.max_calls
         self._open = Tally()  # the calls of all services
@@ -203,12 +201,11 @@ class LoopServer(grpc.Server):
             call.end(grpc.StatusCode.UNIMPLEMENTED, f"{call.method} takes exactly one message")
             return
         request = handler.request_deserializer(content)
-        deferred = self._deferred.get(call.method)
         if handler.unary_stream is not None:
             _watch(call, handler, request)
-        elif isinstance(request, CallError) or (deferred is None and call.method not in self._slow):
+        elif isinstance(request, CallError) or call.method not in self._deferred:
             _answer(call, handler, request)
-        elif deferred is None or deferred.is_slow(request):
+        elif (deferred := self._deferred[call.method]) is None or deferred.is_slow(request):
             self._pool.submit(_answer, call, handler, request)
         else:
             self._begin(call, deferred, request)

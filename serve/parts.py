@@ -1,7 +1,7 @@
 """A bound on the parts of a message, held before it is parsed.
 
 An empty part takes two bytes of a message, and 16 (a string) to 90 (a message) once it is parsed: made of those, a
-message would take 40 times the memory that there is for it (serve/sizing.py). Made of numbers that take a byte each, and
+message would take 40 times the memory that there is for it (serve/sizing.py). Made of numbers of a byte each, which are
 eight once they are parsed, it would take 15 times its own size with the room that the parser keeps for more.
 """
 

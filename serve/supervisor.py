@@ -157,7 +157,7 @@ class _Worker:
         self.started: Future[None] = Future()
         self._failure: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._orders: Asker | None = None
+        self._orders: Asker  # from when it serves
         self._lock = threading.Lock()  # of the two below
         self._past = Snapshot()  # what ended processes have counted
         self._last = Snapshot()  # what the process that is there had counted when it was last asked
@@ -188,7 +188,7 @@ class _Worker:
     def snapshot(self) -> Snapshot:
         """Give what it has counted, and those before it; of one that does not answer, what was heard last."""
         with self._lock:
-            if self.serves and self._orders is not None:
+            if self.serves:
                 try:
                     self._last = self._orders.ask("statistics", patience=STATISTICS_PATIENCE)
                 except NoAnswerError as error:
@@ -203,7 +203,7 @@ class _Worker:
         Raises:
             CallError: it can't.
         """
-        if self.serves and self._orders is not None:
+        if self.serves:
             try:
                 try:
                     self._orders.ask(order, patience=ADMIN_PATIENCE)

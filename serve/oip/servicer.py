@@ -93,17 +93,16 @@ class OpenInference(GRPCInferenceServiceServicer):
         """Infer."""
         return self._respond(request, self._submit(request, context))
 
-    def deferred(self) -> dict[str, Deferred]:
-        """Give the methods that come in two halves as well: reading image files is what takes a thread's time."""
+    def deferred(self) -> dict[str, Deferred | None]:
+        """Give the methods that take a thread's time, in two halves where they have them.
+
+        Reading image files takes it, and waiting for a model to be loaded, or for other processes.
+        """
         infer = Deferred(
             is_slow=lambda request: request.model_name == FILES_MODEL, begin=self._submit, end=self._respond
         )
-        return {f"/{SERVICE}/ModelInfer": infer}
-
-    def slow(self) -> frozenset[str]:
-        """Name the methods that wait for a model to be loaded, or for other processes."""
-        names = ("ModelStatistics", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload")
-        return frozenset(f"/{SERVICE}/{name}" for name in names)
+        whole = ("ModelStatistics", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload")
+        return {f"/{SERVICE}/ModelInfer": infer, **{f"/{SERVICE}/{name}": None for name in whole}}
 
     def ModelStreamInfer(
         self, request_iterator: Iterator[pb.ModelInferRequest], context: Context
