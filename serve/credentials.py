@@ -6,8 +6,7 @@ What can't be read or doesn't fit together leaves what there was in its place, a
 from __future__ import annotations
 
 import hmac
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Generic, TypeVar
@@ -29,28 +28,19 @@ log = structlog.get_logger("scanline.server")
 T = TypeVar("T")
 
 
-class _FromFiles(ABC, Generic[T]):
+class _FromFiles(Generic[T]):
     """Something read from files."""
 
-    def __init__(self, what: What, paths: Sequence[Path], statistics: Statistics) -> None:
-        """Read it.
-
-        Raises:
-            StartError: it can't be used.
-        """
+    def __init__(
+        self, what: What, paths: Sequence[Path], read: Callable[[Sequence[Path]], T], statistics: Statistics
+    ) -> None:
+        """Read it by a function that raises StartError where it can't be used."""
         self._what: What = what
         self._paths = paths
+        self._read = read
         self._statistics = statistics
         self._seen = self._stamps()
-        self._value = self._read()
-
-    @abstractmethod
-    def _read(self) -> T:
-        """Give what the files hold.
-
-        Raises:
-            StartError: it can't be used.
-        """
+        self._value = read(paths)
 
     def refresh(self) -> None:
         """Read it again if the files have changed."""
@@ -58,7 +48,7 @@ class _FromFiles(ABC, Generic[T]):
         if stamps == self._seen:
             return
         try:
-            value = self._read()
+            value = self._read(self._paths)
         except StartError as error:  # while it serves, no reason to end
             log.error("reload refused", what=self._what, reason=str(error))
             self._statistics.reloaded(self._what, "refused")
@@ -94,10 +84,8 @@ class Certificates(_FromFiles[grpc.ServerCertificateConfiguration]):
         Raises:
             StartError: they can't be used.
         """
-        self._certificate = certificate
-        self._key = key
-        self._client_roots = client_roots
-        super().__init__("certificate", [certificate, key, *([client_roots] if client_roots else [])], statistics)
+        paths = [certificate, key, *([client_roots] if client_roots else [])]
+        super().__init__("certificate", paths, _read_certificates, statistics)
         self._in_use = self._value
         self.credentials = grpc.dynamic_ssl_server_credentials(
             self._in_use,
@@ -112,25 +100,24 @@ class Certificates(_FromFiles[grpc.ServerCertificateConfiguration]):
         self._in_use = self._value
         return self._in_use
 
-    def _read(self) -> grpc.ServerCertificateConfiguration:
-        import ssl  # takes 30 ms, which only those who use it need wait for
 
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # the core itself would only fail the handshakes
-        try:
-            context.load_cert_chain(self._certificate, self._key, password="")  # or it would ask for one
-            roots = None
-            if self._client_roots is not None:
-                context.load_verify_locations(self._client_roots)
-                roots = self._client_roots.read_bytes()
-            pair = self._key.read_bytes(), self._certificate.read_bytes()
-        except FileNotFoundError:
-            missing = ", ".join(str(path) for path in self._paths if not path.exists())
-            raise StartError(f"no TLS: there is no file {missing}") from None
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            paths = ", ".join(str(path) for path in self._paths)
-            expected = "expected a certificate and its own key, without a password, as PEM"
-            raise StartError(f"no TLS with {paths}: {error}; {expected}") from None
-        return grpc.ssl_server_certificate_configuration([pair], roots)
+def _read_certificates(paths: Sequence[Path]) -> grpc.ServerCertificateConfiguration:
+    import ssl  # takes 30 ms, which only those who use it need wait for
+
+    certificate, key, *client_roots = paths
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # the core itself would only fail the handshakes
+    try:
+        context.load_cert_chain(certificate, key, password="")  # or it would ask for one
+        for roots in client_roots:
+            context.load_verify_locations(roots)
+        pair = key.read_bytes(), certificate.read_bytes()
+        return grpc.ssl_server_certificate_configuration([pair], b"".join(map(Path.read_bytes, client_roots)) or None)
+    except FileNotFoundError:
+        missing = ", ".join(str(path) for path in paths if not path.exists())
+        raise StartError(f"no TLS: there is no file {missing}") from None
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        expected = "expected a certificate and its own key, without a password, as PEM"
+        raise StartError(f"no TLS with {', '.join(map(str, paths))}: {error}; {expected}") from None
 
 
 class Tokens(_FromFiles[list[bytes]]):
@@ -142,8 +129,7 @@ class Tokens(_FromFiles[list[bytes]]):
         Raises:
             StartError: it can't be read, or there is none in it.
         """
-        self._path = path
-        super().__init__("token", [path], statistics)
+        super().__init__("token", [path], _read_tokens, statistics)
 
     def check(self, metadata: Metadata) -> None:
         """Let a call in by its metadata.
@@ -159,11 +145,13 @@ class Tokens(_FromFiles[list[bytes]]):
                 raise UnauthenticatedError("the token in the call's `authorization` is not known here")
         raise UnauthenticatedError("the call brings no token: expected the metadata `authorization: Bearer TOKEN`")
 
-    def _read(self) -> list[bytes]:
-        try:
-            tokens = self._path.read_bytes().split()
-        except OSError as error:
-            raise StartError(f"no tokens from {self._path}: {error.strerror}") from None
-        if not tokens:
-            raise StartError(f"no tokens from {self._path}: it is empty; expected one on each line")
-        return tokens
+
+def _read_tokens(paths: Sequence[Path]) -> list[bytes]:
+    [path] = paths
+    try:
+        tokens = path.read_bytes().split()
+    except OSError as error:
+        raise StartError(f"no tokens from {path}: {error.strerror}") from None
+    if not tokens:
+        raise StartError(f"no tokens from {path}: it is empty; expected one on each line")
+    return tokens
