@@ -51,7 +51,7 @@ def find(paths: Iterable[str]) -> Iterator[Entry]:
         elif os.path.lexists(path):
             yield from _manifest(path) if is_manifest(path) else _named(path)
         elif glob.has_magic(path):
-            for match in sorted(glob.glob(path, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute pattern, and its * matches hidden files
+            for match in sorted(_matches(path)):
                 if (is_image(match) or _container(match)) and not Path(match).is_dir():
                     yield from _named(match)
         else:
@@ -85,6 +85,27 @@ def _list() -> Iterator[Entry]:
             )
         if name := os.fsdecode(line.rstrip(b"\r\n")):
             yield from _named(name)
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """Give what matches, in any order. The ** of glob itself follows links to folders, which may lead back."""
+    parts = pattern.split("/")
+    if "**" not in parts:
+        yield from glob.iglob(pattern)  # noqa: PTH207 - Path.glob takes no absolute pattern, and its * matches hidden files
+        return
+    at = parts.index("**")
+    start, rest = "".join(f"{part}/" for part in parts[:at]), "/".join(parts[at + 1 :] or ["*"])
+    for top in glob.iglob(start) if start else ("",):  # noqa: PTH207 - as above
+        for folder in _folders(top):
+            yield from _matches(glob.escape(folder) + rest)
+
+
+def _folders(top: str) -> Iterator[str]:
+    """Give a folder and those below it, but for hidden ones and links; names end in /, "" is the working folder."""
+    yield top
+    for folder in glob.iglob(f"{glob.escape(top)}*/"):  # noqa: PTH207 - as above
+        if not Path(folder).is_symlink():
+            yield from _folders(folder)
 
 
 def _named(path: str) -> Iterator[Entry]:

@@ -80,6 +80,18 @@ def test_patterns_match_image_files_and_archives(tmp_path: Path) -> None:
         list(find([str(tmp_path / "none")]))
 
 
+def test_two_stars_follow_no_link_to_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files(tmp_path, "a/1.png", "a/b/2.png", "a/b/.hidden.png", "a/.hidden/3.png", "[x]/4.png", "c/b/5.png")
+    for link in ("loop", "a/loop", "a/b/loop"):
+        (tmp_path / link).symlink_to(tmp_path)
+    every = ["[x]/4.png", "a/1.png", "a/b/2.png", "c/b/5.png"]
+    assert names(tmp_path, tmp_path / "**/*.png") == names(tmp_path, tmp_path / "**") == every
+    assert names(tmp_path, tmp_path / "**/b/**/*.png") == ["a/b/2.png", "c/b/5.png"]
+    assert names(tmp_path, tmp_path / "loop/**/[12].png") == ["loop/a/1.png", "loop/a/b/2.png"]  # a link that is named
+    monkeypatch.chdir(tmp_path)
+    assert [entry.name for entry in find(["**/*.png"])] == every
+
+
 def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = tmp_path / "closed"
     closed.mkdir()
