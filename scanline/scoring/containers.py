@@ -34,11 +34,13 @@ IDX_SUFFIXES: Final = ("-ubyte", "-ubyte.gz", ".idx", ".idx.gz")
 # The start of an IDX file of bytes in three dimensions (LeCun et al., The MNIST database, "File formats").
 IDX_HEADER: Final = struct.Struct(">4I")
 IDX_MAGIC: Final = 0x0803
-# What reading a damaged archive raises; of them RuntimeError is zipfile's for a password or an unknown method.
+# What reading a damaged archive raises; of them RuntimeError is zipfile's for a password or an unknown method, and
+# ValueError what is left of a name that is no UTF-8, or of a number that is none.
 DAMAGE: Final = (
     OSError,
     EOFError,
     RuntimeError,
+    ValueError,
     zlib.error,
     lzma.LZMAError,
     zipfile.BadZipFile,

@@ -154,6 +154,26 @@ def test_names_in_a_zip_archive_are_utf_8_where_they_can_be(tmp_path: Path) -> N
     assert [entry.load and entry.load() for entry in find([str(path)])] == [PNG, PNG]
 
 
+@pytest.mark.parametrize(
+    ("where", "expected"), [("directory", ["a.zip"]), ("local header", ["1.png", "?.png", "2.png"])]
+)
+def test_a_name_in_a_zip_archive_that_is_not_the_utf_8_it_says_is_an_error(
+    tmp_path: Path, where: str, expected: list[str]
+) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("1.png", "ä.png", "2.png"):
+            archive.writestr(name, PNG)
+    content, name, latin_1 = path.read_bytes(), "ä.png".encode(), b"\xe4..png"
+    at = content.rindex(name) if where == "directory" else content.index(name)
+    path.write_bytes(content[:at] + latin_1 + content[at + len(latin_1) :])
+    found = loaded(find([str(path)]))
+    assert [name.replace("ä", "?") for name in found] == expected
+    error = str(found.pop("a.zip" if where == "directory" else "ä.png"))
+    assert re.match("error: can't read .*'utf-8' codec can't decode byte 0xe4", error)
+    assert all(content == PNG for content in found.values())
+
+
 def test_a_manifest_gives_labels(tmp_path: Path) -> None:
     manifest = tmp_path / "m.csv"
     manifest.write_text('\ufefflabel,path,who\n7,scans/1.png,x\n,"a,b.png",y\n0,/abs/2.png,\n', encoding="utf-8")
@@ -224,6 +244,19 @@ def test_a_tar_archive_in_its_order(tmp_path: Path, suffix: str) -> None:
         "hard.png": "error: it is a link to b/2.png; a file is expected in an archive",
         "soft.png": "error: it is a link to b/2.png; a file is expected in an archive",
     }
+
+
+@pytest.mark.parametrize("sparse", [{"GNU.sparse.map": "x"}, {"GNU.sparse.size": "x"}, {"GNU.sparse.major": "1"}])
+def test_a_tar_archive_with_an_unsound_header_is_an_error_of_its_own(tmp_path: Path, sparse: dict[str, str]) -> None:
+    path, odd = tmp_path / "a.tar", tarfile.TarInfo("2.png")
+    odd.size, odd.pax_headers = len(PNG), sparse | {"GNU.sparse.minor": "0"}
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        member(archive, "1.png", PNG)
+        archive.addfile(odd, io.BytesIO(PNG))
+    found = loaded(find([str(path)]))
+    assert found.pop("1.png") == PNG
+    assert re.match(f"error: can't read {path}: ", str(found.pop("a.tar")))
+    assert not found
 
 
 def test_no_image_of_a_damaged_tar_archive_is_lost_in_silence(tmp_path: Path) -> None:
