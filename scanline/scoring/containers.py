@@ -6,14 +6,16 @@ read, and one more entry, of the file's own name, says what is wrong.
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import lzma
+import re
 import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial, wraps
 from typing import IO, Final, NoReturn, Self
 
@@ -34,6 +36,14 @@ IDX_SUFFIXES: Final = ("-ubyte", "-ubyte.gz", ".idx", ".idx.gz")
 # The start of an IDX file of bytes in three dimensions (LeCun et al., The MNIST database, "File formats").
 IDX_HEADER: Final = struct.Struct(">4I")
 IDX_MAGIC: Final = 0x0803
+# How the first bytes show that a tar archive is compressed, and what reads it: all of the streams that pbzip2 and bgzip
+# make one file of, of which tarfile reads the first.
+COMPRESSED: Final = (
+    (re.compile(rb"\x1f\x8b\x08"), gzip.open),
+    (re.compile(rb"BZh[1-9]1AY&SY"), bz2.open),
+    (re.compile(rb"\xfd7zXZ\0"), lzma.open),
+)
+SIGNATURE_BYTES: Final = 10
 # What reading a damaged archive raises; of them RuntimeError is zipfile's for a password or an unknown method, and
 # ValueError what is left of a name that is no UTF-8, or of a number that is none.
 DAMAGE: Final = (
@@ -83,16 +93,20 @@ def zipped(path: str) -> Iterator[Entry]:
 @_to_its_damage
 def tarred(path: str) -> Iterator[Entry]:
     """Give the images in a .tar archive, compressed or not, in its order. A link in it is an error."""
-    with opened(path) as file, _Archive.open(path, "r|*", file, tarinfo=_Member) as archive:
-        while member := archive.next():
-            archive.members.clear()  # it keeps every header, so that memory would grow with the archive
-            name = f"{path}/{member.name}"
-            if is_image(member.name) and member.isfile():
-                yield from _images(name, partial(_content, partial(_extract, archive, member)))
-            elif is_image(member.name) and (member.islnk() or member.issym()):
-                yield Entry(
-                    name, partial(_refuse, f"it is a link to {member.linkname}; a file is expected in an archive")
-                )
+    with opened(path) as file:
+        start = file.read(SIGNATURE_BYTES)
+        file.seek(0)
+        decompressed = next((reads for signature, reads in COMPRESSED if signature.match(start)), nullcontext)
+        # block by block: of a longer read that meets the damage nothing would be left
+        with decompressed(file) as tar, _Archive.open(path, "r|", tar, tarfile.BLOCKSIZE, tarinfo=_Member) as archive:
+            while member := archive.next():
+                archive.members.clear()  # it keeps every header, so that memory would grow with the archive
+                name = f"{path}/{member.name}"
+                if is_image(member.name) and member.isfile():
+                    yield from _images(name, partial(_content, partial(_extract, archive, member)))
+                elif is_image(member.name) and (member.islnk() or member.issym()):
+                    problem = f"it is a link to {member.linkname}; a file is expected in an archive"
+                    yield Entry(name, partial(_refuse, problem))
 
 
 def _name(member: zipfile.ZipInfo) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import re
 import sqlite3
@@ -12,7 +14,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -164,8 +166,8 @@ def test_a_name_in_a_zip_archive_that_is_not_the_utf_8_it_says_is_an_error(
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("1.png", "ä.png", "2.png"):
             archive.writestr(name, PNG)
-    content, name, latin_1 = path.read_bytes(), "ä.png".encode(), b"\xe4..png"
-    at = content.rindex(name) if where == "directory" else content.index(name)
+    content, utf_8, latin_1 = path.read_bytes(), "ä.png".encode(), b"\xe4..png"
+    at = content.rindex(utf_8) if where == "directory" else content.index(utf_8)
     path.write_bytes(content[:at] + latin_1 + content[at + len(latin_1) :])
     found = loaded(find([str(path)]))
     assert [name.replace("ä", "?") for name in found] == expected
@@ -244,6 +246,22 @@ def test_a_tar_archive_in_its_order(tmp_path: Path, suffix: str) -> None:
         "hard.png": "error: it is a link to b/2.png; a file is expected in an archive",
         "soft.png": "error: it is a link to b/2.png; a file is expected in an archive",
     }
+
+
+@pytest.mark.parametrize("module", [gzip, bz2, lzma])
+def test_a_tar_archive_compressed_in_several_pieces(tmp_path: Path, module: Any) -> None:
+    whole, path = io.BytesIO(), tmp_path / f"a.tar.{module.__name__.replace('gzip', 'gz').replace('lzma', 'xz')}"
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        for number in range(20):
+            member(archive, f"{number}.png", PNG)
+    pieces = [module.compress(whole.getvalue()[at : at + 2000]) for at in range(0, len(whole.getvalue()), 2000)]
+    path.write_bytes(b"".join(pieces))  # as pbzip2 and bgzip do
+    assert loaded(find([str(path)])) == {f"{number}.png": PNG for number in range(20)}
+    path.write_bytes(b"".join(pieces[:3]) + pieces[3][:40])
+    found = loaded(find([str(path)]))
+    before = 6000 // (512 + -(-len(PNG) // 512) * 512)  # the images that lie whole before the damage
+    assert [*found.values()][:before] == [PNG] * before
+    assert str(found.popitem()[1]).startswith(f"error: can't read {path}: ")
 
 
 @pytest.mark.parametrize("sparse", [{"GNU.sparse.map": "x"}, {"GNU.sparse.size": "x"}, {"GNU.sparse.major": "1"}])
