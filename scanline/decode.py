@@ -35,6 +35,7 @@ MAX_PIXELS: Final = 50_000_000
 WEBP_PIXEL: Final = 5 / 3
 # Decoded pixels beyond this side are averaged away (or never decoded, JPEG): a digit has 20 in the end.
 WORKING_SIDE: Final = 512
+MAX_WORD: Final = 2**16 - 1
 FORMATS: Final = "PNG, JPEG, BMP, TIFF or WebP"
 # The plugins are called by their signatures, not through Image.open, which warns of large files before it can be asked
 # for their size, and tries what the caller did not mean.
@@ -79,7 +80,8 @@ def decode(source: bytes | str | Path | BinaryIO | Image.Image, max_pixels: int 
         max_pixels: the most pixels that a picture may have; a WebP file three fifths of them.
 
     Raises:
-        InputError: the file can't be read or decoded, is of another format, or has too many pixels.
+        InputError: the file can't be read or decoded, is of another format, or has too many pixels; or they are
+            floating-point numbers, or integers that don't fit 16 bits.
     """
     with _translated():
         image = source if isinstance(source, Image.Image) else _open(source)
@@ -207,8 +209,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         )
     if not image.mode.startswith("I"):
         return image
-    words = np.asarray(image).astype(np.uint16)
-    bits = max(int(words.max()).bit_length(), 8)
+    words = np.asarray(image)
+    least, most = int(words.min()), int(words.max())
+    if least < 0 or most > MAX_WORD:
+        raise InputError(
+            f"the image has integer pixels from {least} to {most}; from 0 to {MAX_WORD} are read: convert it to 8 bits"
+        )
+    bits = max(most.bit_length(), 8)
     return Image.fromarray((words >> (bits - 8)).astype(np.uint8))
 
 

@@ -80,6 +80,15 @@ def test_words_of_16_bits_are_brought_to_8_by_the_bits_in_use(largest: int) -> N
     assert differs(Image.fromarray(words.astype(np.int32))) < 0.5
 
 
+@pytest.mark.parametrize("wrong", [-1, 0x10000, 2**31 - 1])
+def test_words_that_do_not_fit_16_bits_are_refused(wrong: int) -> None:
+    words = np.asarray(DARK_ON_LIGHT).astype(np.int32)
+    words[0, 0] = wrong
+    for source in (Image.fromarray(words), saved(Image.fromarray(words), "TIFF")):
+        with pytest.raises(InputError, match=f"integer pixels from .*{wrong}.*; from 0 to 65535 are read: convert it"):
+            to_rows(source)
+
+
 def test_floating_point_pixels_are_refused() -> None:
     with pytest.raises(InputError, match="floating-point pixels"):
         decode(DARK_ON_LIGHT.convert("F"))
