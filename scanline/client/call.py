@@ -36,7 +36,8 @@ RETRIED: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTE
 # Between attempts, in seconds: the first pause, each further one twice as long, and the longest.
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
-# How long a client that no server has answered yet goes on trying, in seconds: the address may be wrong.
+# How long a client that no server has answered yet goes on trying, in seconds, once it has tried every address: they
+# may be wrong.
 FIRST_CONTACT: Final = 2.0
 PUSHBACK: Final = "grpc-retry-pushback-ms"
 CHANCE: Final = secrets.SystemRandom()  # spreads callers out
@@ -51,12 +52,13 @@ class Call(Generic[Response]):
         answer: what it ends with: the response, a ServiceError or a ClosedError. Cancelling it cancels the call.
     """
 
-    def __init__(self, line: Connection, send: Callable[[float], grpc.Future[Response]]) -> None:
+    def __init__(self, line: Connection, send: Callable[[int, float], grpc.Future[Response]]) -> None:
         """Make the first attempt.
 
         Args:
             line: the connection.
-            send: makes an attempt that may take so many seconds; raises ValueError once the connection is closed.
+            send: makes an attempt, counted from 0, that may take so many seconds; raises ValueError once the
+                connection is closed.
         """
         self.answer: Future[Response] = Future()
         self._line = line
@@ -70,12 +72,12 @@ class Call(Generic[Response]):
     def _attempt(self) -> None:
         if self.answer.done():
             return
-        self._attempts += 1
         try:
-            self._running = self._send(self._started + self._line.timeout - time.monotonic())
+            self._running = self._send(self._attempts, self._started + self._line.timeout - time.monotonic())
         except ValueError:
             self._fail(ClosedError("client"))
             return
+        self._attempts += 1
         self._running.add_done_callback(self._judge)
 
     def _judge(self, running: Any) -> None:
@@ -101,10 +103,10 @@ class Call(Generic[Response]):
         if code not in RETRIED:
             return None
         passed = time.monotonic() - self._started
-        if not self._line.reached and passed > FIRST_CONTACT:
+        rounds, untried = divmod(self._attempts, len(self._line.addresses))
+        if rounds and not self._line.reached and passed > FIRST_CONTACT:
             return None
         pushback = next((str(value) for key, value in trailing or () if key == PUSHBACK), None)
-        rounds, untried = divmod(self._attempts, len(self._line.addresses))
         if pushback is not None:
             # a number below 0, or none at all, is how a server says: do not come back
             pause = int(pushback) / 1000 if pushback.isdecimal() else self._line.timeout

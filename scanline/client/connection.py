@@ -105,7 +105,8 @@ class Connection:
             else grpc.secure_channel(address, credentials, arguments)
             for address in self.addresses
         ]
-        self._next = itertools.cycle([DigitsStub(channel) for channel in self._channels]).__next__
+        self._stubs = [DigitsStub(channel) for channel in self._channels]
+        self._turns = itertools.count()
 
     @property
     def window(self) -> int:
@@ -123,7 +124,13 @@ class Connection:
     def _call(
         self, method: Callable[[DigitsStub], grpc.UnaryUnaryMultiCallable[Request, Response]], request: Request
     ) -> Future[Response]:
-        return Call(self, lambda seconds: method(self._next()).future(request, seconds, self._metadata)).answer
+        turn = next(self._turns)  # each further attempt goes to the address after, whatever other calls do
+
+        def send(attempt: int, seconds: float) -> grpc.Future[Response]:
+            stub = self._stubs[(turn + attempt) % len(self._stubs)]
+            return method(stub).future(request, seconds, self._metadata)
+
+        return Call(self, send).answer
 
     def close(self) -> None:
         """Close the channels; calls under way end with ClosedError."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
 import threading
 
 import grpc
 import pytest
 
 from scanline import AccessError, AsyncClient, BusyError, Client, ClosedError, ServiceError, SlowError, UnreachableError
+from scanline.client.call import FIRST_CONTACT
 from tests.faults.server import until
 from tests.scanline.client.servers import Refusal, numbered, scripted
 
@@ -125,6 +127,25 @@ def test_servers_take_turns() -> None:
 def test_one_of_two_that_is_down_costs_nothing() -> None:
     with scripted() as server, Client(f"127.0.0.1:1,{server.address}") as client:
         assert [answer.digit for answer in client.stream(numbered(1000))] == [number % 10 for number in range(1000)]
+
+
+def test_an_attempt_that_failed_goes_to_the_next_address_whatever_others_do() -> None:
+    with (
+        scripted(itertools.repeat(UNAVAILABLE)) as down,
+        scripted() as server,
+        Client(f"{down.address},{server.address}") as client,
+    ):
+        client.classify(numbered(400))
+    assert len(down.times) == 4  # of eight messages of 50 every other one, once
+
+
+def test_one_of_two_that_is_frozen_is_not_the_only_one_that_is_asked() -> None:
+    # a connection takes longer to fail than a client goes on trying where none has answered
+    patience = {"grpc.min_reconnect_backoff_ms": int(FIRST_CONTACT * 1_000) + 100}
+    with socket.create_server(("127.0.0.1", 0)) as frozen, scripted() as server:
+        target = f"127.0.0.1:{frozen.getsockname()[1]},{server.address}"
+        with Client(target, options=patience) as client:
+            assert [answer.digit for answer in client.classify(numbered(3))] == [0, 1, 2]
 
 
 def test_where_no_server_ever_answered_it_gives_up_before_the_deadline() -> None:
