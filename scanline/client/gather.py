@@ -86,10 +86,17 @@ class Gatherer:
             carrier.add_done_callback(self._carriers.discard)
 
     async def _carry(self, message: Part, shares: list[tuple[int, Answer]], *, probabilities: bool) -> None:
-        """Send a message and hand out its answers, or its error."""
+        """Send a message and hand out its answers, or its error; take it back when nobody waits for it any more."""
         try:
-            request = message.request(probabilities=probabilities)
-            response = await asyncio.wrap_future(self._connection.classify(request))
+            call = self._connection.classify(message.request(probabilities=probabilities))
+
+            def take_back(_: Answer) -> None:
+                if all(answer.cancelled() for _, answer in shares):
+                    call.cancel()
+
+            for _, answer in shares:
+                answer.add_done_callback(take_back)
+            response = await asyncio.wrap_future(call)
         except ScanlineError as error:
             for _, answer in shares:
                 if not answer.cancelled():

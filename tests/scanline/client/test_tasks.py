@@ -13,10 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from scanline import AsyncClient, ClosedError, InputError, Prediction, Reader, ServiceError, UnreachableError, samples
+from scanline.client.connection import IN_FLIGHT
 from serve.lifecycle import Server
 from tests.faults.server import until
 from tests.scanline.client.servers import Refusal, numbered, scripted
-from tests.serve.conftest import serving
+from tests.serve.conftest import PATIENCE, serving
 
 NOISE = np.random.default_rng(8).integers(0, 256, (300, 28, 28), dtype=np.uint8)
 
@@ -97,6 +98,22 @@ def test_a_task_that_gives_up_costs_the_others_nothing(server: Server, reader: R
     assert all(isinstance(answer, asyncio.CancelledError) for answer in answers[::2])
     kept = [answer for call in answers[1::2] if isinstance(call, list) for answer in call]
     assert same(kept, reader.classify(NOISE[1::2]))
+
+
+def test_messages_that_nobody_waits_for_any_more_are_in_nobody_s_way() -> None:
+    async def ask() -> list[Prediction]:
+        async with AsyncClient(full.address, timeout=600) as client:
+            await client.classify([])
+            tasks = [asyncio.create_task(client.classify(numbered(50))) for _ in range(IN_FLIGHT)]
+            await asyncio.to_thread(until, lambda: len(full.times) == IN_FLIGHT, "every message has been refused")
+            for task in tasks:
+                task.cancel()
+            async with asyncio.timeout(PATIENCE):
+                return await client.classify(numbered(3))
+
+    come_back_later = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "300000")
+    with scripted([come_back_later] * IN_FLIGHT) as full:
+        assert [answer.digit for answer in asyncio.run(ask())] == [0, 1, 2]
 
 
 def test_what_is_no_image_is_refused_to_the_task_that_sent_it(server: Server) -> None:
