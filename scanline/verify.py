@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scanline import manifest
 from scanline.contract import CLASSES, INPUT_NAME, OUTPUT_NAME, ROWS, ModelCard, to_network
 from scanline.errors import GateError, InputError, ModelError, ScanlineError, UsageError
-from scanline.model import ORT_ERRORS, STEP_INPUTS, STEP_OUTPUTS, open_session, reason_of
+from scanline.model import ORT_ERRORS, STEP_INPUTS, STEP_OUTPUTS, open_session, read_card, reason_of
 
 GOLDEN: Final = "golden.npz"
 GOLDEN_IMAGES: Final = "images"
@@ -255,7 +255,7 @@ def verify(path: Path, data: Path | None = None) -> list[Check]:
         if (path.parent / manifest.MANIFEST).is_file():
             manifest.check(path)  # damaged on its way: that says more than what onnxruntime stumbled over
         raise
-    card = ModelCard.from_metadata(session.get_modelmeta().custom_metadata_map)
+    card = read_card(session, path)
     images, expected, tolerance = _golden(path, int8=card.precision == INT8)
     rows = to_network(images)
     alone = in_batches(open_run(content, path), rows, 1)

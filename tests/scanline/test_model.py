@@ -118,12 +118,12 @@ def test_a_folder_of_digits_is_no_folder_of_versions(tmp_path: Path) -> None:
         Reader(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["info", "classify"])
+@pytest.mark.parametrize("name", ["info", "verify", "classify"])
 def test_a_card_that_is_no_text_is_refused(name: str, folder: Path) -> None:
     (folder / MANIFEST).unlink()
     content = (folder / MODEL).read_bytes()
     (folder / MODEL).write_bytes(content.replace(b"scanline.seed", b"scanline.\xffeed"))
-    result = command("info", folder) if name == "info" else command(name, samples.files()[0], "--model", folder)
+    result = command(name, samples.files()[0], "--model", folder) if name == "classify" else command(name, folder)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
         f"error: the metadata of the model {folder / MODEL} is damaged: it is not text; export it again\n"
