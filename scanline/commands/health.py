@@ -23,6 +23,7 @@ this machine's, at SCANLINE_LISTEN or {DEFAULT}; one with TLS (SCANLINE_TLS_CERT
 """
 HTTP: Final = "http://"
 EVERYWHERE: Final = {"0.0.0.0", "[::]"}  # noqa: S104 - compared with, never bound: a server that listens there is asked on loopback
+EXPECTED: Final = f"it is HOST:PORT, such as {DEFAULT}, or {HTTP}HOST:PORT"
 TIMEOUT: Final = 3.0
 MOST_PORT: Final = 2**16 - 1
 # HealthCheckRequest with no service asks for the whole server; HealthCheckResponse{status: SERVING}.
@@ -52,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     host, _, port = target.removeprefix(HTTP).rpartition(":")
     # gRPC would take a port of more than 16 bits for another one
     if not (host and port.isdecimal() and 1 <= int(port) <= MOST_PORT) or "://" in target.removeprefix(HTTP):
-        raise UsageError(f"no address: {target}; it is HOST:PORT, such as {DEFAULT}, or http://HOST:PORT")
+        raise UsageError(f"no address: {target}; {EXPECTED}")
     if target.startswith(HTTP):
         if encrypt:
             raise UsageError(f"the port for operators has no TLS: ask {target} without it, or the gRPC port")
@@ -100,6 +101,8 @@ def _ask_operators(target: str) -> str:
         status = connection.getresponse().status
     except http.client.HTTPException:
         return f"{target} does not speak HTTP; for a gRPC port leave {HTTP} out, and give --tls-roots where it has TLS"
+    except UnicodeError:  # what Python says of a host that can't be a name, as where two dots follow each other
+        raise UsageError(f"no address: {target}; {EXPECTED}") from None
     except OSError as error:
         return f"no answer from {target}: {error}"
     finally:

@@ -179,7 +179,19 @@ def test_a_model_that_the_system_does_not_give_is_named(words: list[str]) -> Non
 
 @pytest.mark.parametrize(
     "given",
-    ["", "foo", "foo:", ":x", "50052", ":50052", "http://foo", "127.0.0.1:0", "127.0.0.1:99999", "http://a:65536"],
+    [
+        "",
+        "foo",
+        "foo:",
+        ":x",
+        "50052",
+        ":50052",
+        "http://foo",
+        "127.0.0.1:0",
+        "127.0.0.1:99999",
+        "http://a:65536",
+        "http://a..b:8002",
+    ],
 )
 def test_health_of_what_is_no_address_is_wrong_use(given: str) -> None:
     result = command("health", given)
