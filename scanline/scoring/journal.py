@@ -193,7 +193,8 @@ def journal(output: Path, kind: Kind, *, resume: bool) -> Iterator[Journal]:
         resume: whether to go on after the rows that an earlier run kept; where there are none it starts anew.
 
     Raises:
-        UsageError: nothing can be written there, another run is writing it, or the earlier run was of another kind.
+        UsageError: nothing can be written there, another run is writing it, or the earlier run was of another kind or
+            its state is damaged.
         ScanlineError: the disk is full or gone.
     """
     format_of(output, kind.columns.names())
@@ -226,10 +227,13 @@ def _state(folder: Path, kind: Kind, *, resume: bool) -> State:
     if not (resume and path.exists()):
         path.unlink(missing_ok=True)
         return State(asdict(kind))
-    content = json.loads(path.read_text(encoding="utf-8"))
-    state = State(**content | {"tally": Tally(**content["tally"])})
-    if state.kind != asdict(kind):
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        state = State(**content | {"tally": Tally(**content["tally"])})
         earlier = Kind(**state.kind | {"columns": Columns(**state.kind["columns"])})
+    except (ValueError, TypeError, KeyError):
+        raise UsageError(f"{path} is damaged; start again without --resume") from None
+    if earlier != kind:
         pairs = [pair for pair in zip(earlier.said(), kind.said(), strict=True) if pair[0] != pair[1]]
         were, are = (", ".join(words) for words in zip(*pairs, strict=True))
         raise UsageError(f"the rows in {folder} were made with {were}, not {are}; start again without --resume")

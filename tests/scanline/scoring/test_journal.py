@@ -111,6 +111,18 @@ def test_another_run_is_not_gone_on_with(tmp_path: Path, found: list[str], kind:
     assert len(paths(output)) == 500
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{}", b'{"tally": {}}', b'{"tally": {}, "kind": 1}'])
+def test_a_damaged_state_is_not_gone_on_with(tmp_path: Path, content: bytes) -> None:
+    output = tmp_path / "out.csv"
+    with pytest.raises(ScanlineError):
+        run(output, entries(500), Failing(after=2))
+    (tmp_path / "out.csv.partial" / "state.json").write_bytes(content)
+    with pytest.raises(UsageError, match=r"state\.json is damaged; start again without --resume"):
+        run(output, entries(500), Fake())
+    run(output, entries(500), Fake(), resume=False)
+    assert len(paths(output)) == 500
+
+
 def test_two_runs_do_not_write_one_table(tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
     with journal(output, KIND, resume=False), pytest.raises(UsageError, match=r"another run is writing .*out\.csv"):
