@@ -6,6 +6,7 @@ sorted by the bytes of their names. The stream is the same each time it is made,
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob
 import os
@@ -77,13 +78,14 @@ def is_manifest(path: str) -> bool:
 
 def _list() -> Iterator[Entry]:
     """Give what standard input names, a line each."""
-    for line in sys.stdin.buffer:
+    for number, line in enumerate(sys.stdin.buffer):
         if b"\0" in line:
             raise UsageError(
                 "the list on standard input has null characters; expected a path a line, "
                 "as `find` prints them without -print0"
             )
-        if name := os.fsdecode(line.rstrip(b"\r\n")):
+        path = line if number else line.removeprefix(codecs.BOM_UTF8)  # which Windows' programs begin a text with
+        if name := os.fsdecode(path.rstrip(b"\r\n")):
             yield from _named(name)
 
 

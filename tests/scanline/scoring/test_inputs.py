@@ -130,7 +130,7 @@ def test_a_list_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_list_from_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files(tmp_path, "1.png", "2.png")
-    lines = f"{tmp_path}/1.png\r\n{tmp_path}/2.png\r\n".encode()
+    lines = f"{tmp_path}/1.png\r\n{tmp_path}/2.png\r\n".encode("utf-8-sig")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
     assert [entry.name for entry in find(["-"])] == [f"{tmp_path}/1.png", f"{tmp_path}/2.png"]
 
