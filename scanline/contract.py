@@ -29,6 +29,8 @@ BATCH_DIMENSION: Final = "batch"
 METADATA_PREFIX: Final = "scanline."
 # The key of gRPC's metadata with which every answer of a server says its request's id, and callers may give one.
 REQUEST_ID: Final = "x-request-id"
+# The most seconds that a caller may give a call, a year: somewhere beyond 10**9 gRPC's clock overflows.
+MAX_TIMEOUT: Final = 31_536_000
 
 # MNIST's own procedure: ink box scaled into 20x20, centre of mass at the centre of 28x28 (scanline/preprocess.py).
 PREPROCESSING: Final = "mnist-20x20-centre-of-mass"

@@ -39,15 +39,15 @@ class Client:
 
         Args:
             target: ``HOST:PORT[,HOST:PORT...]``. All addresses take turns, and so do those behind one host's name.
-            timeout: the deadline of each message of images, in seconds. Until then what a server refused for want of
-                room, and what broke with a connection, is tried again.
+            timeout: the deadline of each message of images, in seconds, at most scanline.contract.MAX_TIMEOUT, a year.
+                Until then what a server refused for want of room, and what broke with a connection, is tried again.
             tls: how to encrypt; None for no encryption.
             token: sent along as ``authorization: Bearer``; anybody on the way can read it where there is no TLS.
             options: gRPC's channel options, which go before scanline.client.connection.OPTIONS.
             min_confidence: answers of less confidence, 0 to 1, are rejected; None for the bound in the model's card.
 
         Raises:
-            InputError: an address, a certificate, the token or `min_confidence` can't be used.
+            InputError: an address, the timeout, a certificate, the token or `min_confidence` can't be used.
         """
         self._connection = Connection(target, timeout=timeout, tls=tls, token=token, options=options)
         self._min_confidence = bound(min_confidence)

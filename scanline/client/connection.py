@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import grpc
 
 from scanline.client.call import Call
+from scanline.contract import MAX_TIMEOUT
 from scanline.errors import InputError
 from scanline.tls import Tls
 from scanline.v1 import digits_pb2 as pb
@@ -82,10 +83,10 @@ class Connection:
         """Prepare the channels; connections are made with the first call.
 
         Raises:
-            InputError: an address, a file or the token can't be used.
+            InputError: an address, the timeout, a file or the token can't be used.
         """
-        if not timeout > 0:
-            raise InputError(f"the timeout is a number of seconds above 0, not {timeout!r}")
+        if not 0 < timeout <= MAX_TIMEOUT:
+            raise InputError(f"the timeout is a number of seconds above 0, at most {MAX_TIMEOUT}, not {timeout!r}")
         if token is not None and not (token and token.isascii() and token.isprintable() and " " not in token):
             raise InputError("the token is empty or holds other characters than printable ASCII without spaces")
         if not isinstance(tls, Tls | None):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from scanline.contract import MAX_TIMEOUT
 from scanline.errors import InputError, UsageError
 from scanline.settings import Settings, given
 
@@ -30,7 +31,9 @@ class EngineSettings(Settings):
     min_confidence: float | None = Field(
         None, ge=0, le=1, description="answers of less confidence are rejected; by default the model's card says"
     )
-    timeout: float = Field(30.0, gt=0, description="seconds that a call to a server may take, retries included")
+    timeout: float = Field(
+        30.0, gt=0, le=MAX_TIMEOUT, description="seconds that a call to a server may take, retries included"
+    )
     tls: bool = Field(False, description="encrypt, and trust the certificates that public authorities vouch for")
     tls_roots: Path | None = Field(None, description="encrypt, and trust the certificates that those in a PEM file do")
     tls_certificate: Path | None = Field(None, description="PEM file of this client's own certificate, for mutual TLS")

@@ -196,6 +196,12 @@ def test_what_is_no_address_is_named(target: str) -> None:
         Client(target)
 
 
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 1e10])
+def test_a_timeout_has_bounds(timeout: float) -> None:
+    with pytest.raises(InputError, match=f"seconds above 0, at most 31536000, not {timeout!r}"):
+        Client("127.0.0.1:1", timeout=timeout)
+
+
 @pytest.mark.parametrize("target", ["a:1", "a:1,b:2", "a:1, b:2", "[::1]:50051", "dns:///digits.example:50051"])
 def test_one_address_or_several(target: str) -> None:
     Client(target).close()
