@@ -21,7 +21,6 @@ from train import checkpoint
 
 __all__ = ["Settings", "run"]
 
-REPORT: Final = "validation.html"
 SHOWN_BATCH: Final = 64  # whose images/s the table shows
 
 
@@ -50,7 +49,7 @@ def run(settings: Settings) -> int:
     times = _write(settings.out, outcomes, evidence)
     console.out.print(_artifacts(passed, times))
     console.out.print(
-        f"{len(passed)} files in {settings.out}, {len(failed)} left out; {settings.out / REPORT} has more"
+        f"{len(passed)} files in {settings.out}, {len(failed)} left out; {settings.out / publish.REPORT} has more"
     )
     return 1 if failed else 0
 
@@ -64,7 +63,7 @@ def _write(out: Path, outcomes: Sequence[Outcome], evidence: Evidence) -> report
         manifest.write(folder, outcomes[0].card.name, [path.name for path in folder.iterdir()])
         runs = {path.name: verify.open_run(path.read_bytes(), path) for path in sorted(folder.glob("digits*"))}
         times = latency.measure(runs, evidence.rows)
-        report.write(folder / REPORT, outcomes, times, evidence)
+        report.write(folder / publish.REPORT, outcomes, times, evidence)
     return times
 
 

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
-from scanline.errors import UsageError
-from scanline.manifest import MANIFEST
+from scanline import manifest
+from scanline.errors import ModelError, UsageError
+
+REPORT: Final = "validation.html"  # beside what the manifest names
 
 
 def refuse_foreign(out: Path) -> None:
-    """Check that a destination is free, or holds an earlier export.
+    """Check that a destination is free, or holds an earlier export and nothing else: all that it holds is removed.
 
     Raises:
-        UsageError: something else is there.
+        UsageError: something else is there, or it is the working folder.
     """
-    if out.exists() and not (out.is_dir() and ((out / MANIFEST).is_file() or not any(out.iterdir()))):
-        raise UsageError(f"--out {out} is there and is no earlier export: give another folder")
+    if not out.exists():
+        return
+    if out.samefile("."):  # whoever calls from there would be left in the folder that is removed
+        raise UsageError(f"--out {out} is the working folder, which can't be replaced: give another folder")
+    try:
+        named = manifest.named(out)
+    except ModelError:  # damaged, or another program's: browsers know a manifest.json too
+        named = frozenset()
+    own = named | {manifest.MANIFEST, REPORT} if named else named
+    foreign = sorted(entry.name for entry in out.iterdir() if entry.name not in own or not entry.is_file())
+    if foreign:
+        raise UsageError(
+            f"--out {out} is there and is no earlier export: it holds {foreign[0]}, which no export's "
+            f"{manifest.MANIFEST} names; give another folder"
+        )
 
 
 @contextmanager
@@ -27,15 +42,24 @@ def replacing_folder(out: Path) -> Iterator[Path]:
     """Give an empty folder beside the destination; at the end, if all went well, it takes the destination's name.
 
     Args:
-        out: the destination; an earlier folder of that name is removed.
+        out: the destination; an earlier export of that name is removed, and comes back where the new one can't take
+            its name. Of a link it is what the link leads to.
+
+    Raises:
+        UsageError: by the end, something that is no export is there.
     """
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         new, old = Path(scratch) / "new", Path(scratch) / "old"
         new.mkdir()
         yield new
-        # A folder can't be renamed over one that holds files, so for an instant there is none.
-        if out.exists():
-            out.rename(old)
-        new.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
+        refuse_foreign(out)  # once more: the checks took minutes, in which others may have put something there
+        try:
+            # A folder can't be renamed over one that holds files, so for an instant there is none.
+            if out.exists():
+                out.rename(old)
+            new.rename(out)
+        finally:
+            if old.exists() and not out.exists():
+                old.rename(out)

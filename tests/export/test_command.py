@@ -17,6 +17,7 @@ import export.command
 from export import evidence
 from export.candidates import Candidate, candidates
 from export.network import Network
+from scanline import manifest
 from scanline.cli import main
 from scanline.contract import to_network
 from scanline.model import Model, StepModel
@@ -85,9 +86,9 @@ def test_every_artifact_has_its_own_card(exported: Path) -> None:
 
 
 def test_the_manifest_names_every_file(exported: Path) -> None:
-    manifest = json.loads((exported / "manifest.json").read_text())
-    assert manifest["name"] == "seed"
-    assert set(manifest["files"]) == WHOLE | STEP | {"golden.npz"}
+    found = json.loads((exported / "manifest.json").read_text())
+    assert found["name"] == "seed"
+    assert set(found["files"]) == WHOLE | STEP | {"golden.npz"}
 
 
 def test_no_image_of_the_test_set_is_golden(exported: Path) -> None:
@@ -118,6 +119,7 @@ def test_an_export_replaces_an_earlier_one_whole(
     shutil.copytree(exported, out)
     (out / "digits.onnx").write_bytes(b"old")
     (out / "stale.onnx").write_bytes(b"old")
+    manifest.write(out, "seed", sorted(names(out) - {"manifest.json", "validation.html"}))
     assert main(["export", str(trained), "--out", str(out)]) == 0
     assert names(out) == WHOLE | STEP | BESIDE
     assert names(folder) == {"b]again"}
