@@ -29,7 +29,7 @@ def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
     Raises:
         UsageError: the folder is missing, or is not laid out as it should be.
-        InputError: image files can't be read; it counts them and names the first.
+        InputError: image files can't be read or are blank; it counts them and names the first.
     """
     if not path.is_dir():
         raise UsageError(f"--data folder:{path}: there is no such folder")
@@ -49,9 +49,13 @@ def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     with console.progress("images") as bar:
         for file, _ in bar.track(files, description=f"reading {path.name}"):
             try:
-                images.append(preprocess.to_rows(file))
+                rows = preprocess.to_rows(file)
             except InputError as error:
                 failures.append(f"{file}: {error}")
+            else:
+                images.append(rows)
+                if not rows.any():  # no digit, whatever folder it lies in
+                    failures.append(f"{file}: it is blank")
     if failures:
         shown = "; ".join(failures[:SHOWN_FAILURES])
         raise InputError(

@@ -141,7 +141,7 @@ def several(generator: Generator, digits: Pixels) -> Pixels:
         place = beside[top : top + ROWS, left : left + ink.shape[1]]
         np.maximum(place, ink, out=place)
         right = left + ink.shape[1]
-    return beside[:, :right]
+    return beside[:, : max(right, 1)]  # where all of them are blank, blank too, but an image
 
 
 def shuffled(generator: Generator, digits: Pixels) -> Pixels:

@@ -182,6 +182,13 @@ def test_unreadable_images_are_counted_and_named(own: Path) -> None:
         data.load([f"folder:{own}"], None)
 
 
+def test_blank_images_are_named_beside_the_unreadable_ones(own: Path) -> None:
+    Image.new("L", (56, 56), 255).save(own / "3" / "00.png")
+    (own / "4" / "01.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"2 of 120 images in .*own can't be used.*3/00\.png: it is blank.*4/01\.png"):
+        data.load([f"folder:{own}"], None)
+
+
 def test_a_folder_of_another_layout_is_refused(own: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no such folder"):
         data.load([f"folder:{tmp_path / 'nowhere'}"], None)

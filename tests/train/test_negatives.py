@@ -46,6 +46,12 @@ def test_no_digit_is_drawn_as_it_is(uci: data.Dataset, drawn: negatives.Pixels) 
     assert not any(image.tobytes() in digits for image in drawn)
 
 
+def test_blank_images_among_the_digits_do_no_harm() -> None:
+    drawn = negatives.draw(COUNT, np.zeros((3, 28, 28), np.uint8), seed=5)
+    assert not of_kind(drawn, "several").any()
+    assert of_kind(drawn, "scribble").any(axis=(1, 2)).all()
+
+
 def test_a_network_learns_to_tell_them_from_digits(uci: data.Dataset, digits: Digits, tmp_path: Path) -> None:
     preset = PRESETS["edge"]
     recipe = replace(preset.recipe, epochs=24)
