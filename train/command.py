@@ -54,6 +54,7 @@ def run(settings: Settings) -> int:
         if (settings.out / checkpoint.FIGURES).exists():
             console.err.print(f"{settings.out} is finished already")
             return 0
+        _check_held_out(config)
         digits = split(dataset, hold_out=config.calibrated_by is None, device=here.device)
         batches.length(config.recipe, len(digits.labels), here)  # before there is a folder, if they are too few
         with _folder(settings, config, len(digits.labels)) if here.rank == 0 else nullcontext():
@@ -170,6 +171,25 @@ def _check_teachers(settings: Settings) -> None:
             raise UsageError(
                 f"--teacher {run}: {settings.preset} learns from {as_well if own.negatives else alone}, "
                 f"and {other.preset} from {as_well if other.recipe.negatives else alone}"
+            )
+
+
+def _check_held_out(config: Config) -> None:
+    """Check that the run is calibrated on images of its own data, which no network saw that it learns from."""
+    if config.calibrated_by is not None:
+        other = checkpoint.load_config(Path(config.calibrated_by))
+        if other.dataset_sha256 != config.dataset_sha256:
+            raise UsageError(
+                f"--calibrated-by {config.calibrated_by}: it should be a run on the same images of {config.dataset}, "
+                f"not on those of {other.dataset} with the checksum {other.dataset_sha256}"
+            )
+        return
+    for run in config.teacher:
+        other = checkpoint.load_config(Path(run))
+        if other.calibrated_by is not None and other.dataset_sha256 == config.dataset_sha256:
+            raise UsageError(
+                f"--teacher {run}: it was trained on the images that this run holds out; give a teacher that held them "
+                f"out as well, such as {other.calibrated_by}"
             )
 
 

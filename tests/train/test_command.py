@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,6 +157,44 @@ def test_calibration_by_an_unsuitable_run_is_refused(
     assert train(tmp_path / "run", "--preset", "seed", "--calibrated-by", str(finished)) == 2
     assert "it should be a run of seed that held images out, not one of edge" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_calibrated_by_one_on_the_same_images(
+    tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = checkpoint.load_config(finished)
+    other = Path(shutil.copytree(finished, tmp_path / "other"))
+    checkpoint.save_config(other, replace(config, dataset="mnist", dataset_sha256="0" * 64))
+    expected = f"--calibrated-by {other}: it should be a run on the same images of uci, not on those of mnist with"
+    assert train(tmp_path / "run", "--calibrated-by", str(other)) == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+    (tmp_path / "begun").mkdir()
+    checkpoint.save_config(tmp_path / "begun", replace(config, calibrated_by=str(other)))
+    assert main(["train", "--resume", "--out", str(tmp_path / "begun")]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_no_teacher_has_seen_the_images_that_are_held_out(
+    tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = checkpoint.load_config(finished)
+    seen = Path(shutil.copytree(finished, tmp_path / "seen"))
+    checkpoint.save_config(seen, replace(config, calibrated_by=str(finished)))
+    expected = f"--teacher {seen}: it was trained on the images that this run holds out; give a teacher"
+    assert train(tmp_path / "run", "--teacher", str(seen)) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert f"such as {finished}" in error
+    assert not (tmp_path / "run").exists()
+
+    (tmp_path / "begun").mkdir()
+    checkpoint.save_config(tmp_path / "begun", replace(config, teacher=(str(seen),)))
+    assert main(["train", "--resume", "--out", str(tmp_path / "begun")]) == 2
+    assert expected in capsys.readouterr().err
+
+    assert train(tmp_path / "all", "--epochs", "1", "--teacher", str(seen), "--calibrated-by", str(finished)) == 0
 
 
 def test_a_run_learns_from_teachers_and_goes_on_with_them(
