@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import Final
+from typing import Final, TypedDict
 
 import torch
 from rich.table import Table
@@ -36,6 +36,15 @@ from train.recipe import PRESETS, Recipe
 from train.settings import Settings
 
 LOCK: Final = "lock"
+
+
+class Paths(TypedDict):
+    """What a run reads, as its configuration keeps it: by paths that hold wherever it goes on or is exported from."""
+
+    data: tuple[str, ...]
+    data_dir: str | None
+    calibrated_by: str | None
+    teacher: tuple[str, ...]
 
 
 def run(settings: Settings) -> int:
@@ -107,14 +116,10 @@ def _begin(settings: Settings, here: processes.Processes) -> tuple[Config, data.
         architecture=preset.architecture,
         parameters=DigitLSTM(preset.architecture).trained_weights(),
         recipe=_changed(preset.recipe, settings),
-        # paths that hold wherever the run goes on or is exported from
-        data=tuple(map(data.absolute, settings.data)),
-        data_dir=None if settings.data_dir is None else str(settings.data_dir.absolute()),
+        **_paths(settings),
         dataset=dataset.name,
         dataset_sha256=dataset.sha256,
         trial=settings.trial,
-        calibrated_by=None if settings.calibrated_by is None else str(settings.calibrated_by.absolute()),
-        teacher=tuple(str(run.absolute()) for run in settings.teacher),
         seed=settings.seed,
         device=here.device.type,
         hardware=origin.hardware(here.device),
@@ -123,6 +128,15 @@ def _begin(settings: Settings, here: processes.Processes) -> tuple[Config, data.
         source_revision=origin.source_revision(),
     )
     return config, dataset
+
+
+def _paths(settings: Settings) -> Paths:
+    return {
+        "data": tuple(map(data.absolute, settings.data)),
+        "data_dir": None if settings.data_dir is None else str(settings.data_dir.absolute()),
+        "calibrated_by": None if settings.calibrated_by is None else str(settings.calibrated_by.absolute()),
+        "teacher": tuple(str(run.absolute()) for run in settings.teacher),
+    }
 
 
 @contextmanager
@@ -207,17 +221,18 @@ def _resume(settings: Settings) -> tuple[Config, data.Dataset]:
         "preset": config.preset,
         "data": config.data,
         "trial": config.trial,
-        "calibrated_by": config.calibrated_by and Path(config.calibrated_by),
-        "teacher": tuple(map(Path, config.teacher)),
+        "calibrated_by": config.calibrated_by,
+        "teacher": config.teacher,
         "seed": config.seed,
         "epochs": config.recipe.epochs,
         "learning_rate": config.recipe.learning_rate,
         "precision": config.recipe.precision,
     }
+    given = dict(settings) | _paths(settings)
     differing = [
         f"--{name.replace('_', '-')} was {_said(value)}, not {_said(getattr(settings, name))}"
         for name, value in begun.items()
-        if name in settings.model_fields_set and getattr(settings, name) != value
+        if name in settings.model_fields_set and given[name] != value
     ]
     if differing:
         raise UsageError(f"the run in {settings.out} began with other options: {'; '.join(differing)}")

@@ -121,6 +121,28 @@ def test_only_what_the_run_began_with_may_be_given_again(
     assert "state.pt is damaged" in capsys.readouterr().err
 
 
+def test_a_command_line_with_paths_may_be_given_again(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, trial, teacher = (
+        f"folder:{tmp_path / 'own'}",
+        str(tmp_path / "runs" / "trial"),
+        str(tmp_path / "runs" / "teach"),
+    )
+    begun = replace(
+        checkpoint.load_config(finished), data=("uci", own), calibrated_by=trial, teacher=(teacher, teacher)
+    )
+    checkpoint.save_config(tmp_path, begun)
+    monkeypatch.chdir(tmp_path)
+    teachers = ["--teacher", "runs/teach", "--teacher", teacher]
+    options = ["--data", "uci", "--data", "folder:own", "--calibrated-by", "runs/trial", *teachers]
+    assert main(["train", "--resume", *options, "--out", "."]) == 2
+    assert f"--data {own}: there is no such folder" in capsys.readouterr().err  # as it is where only --resume is given
+
+    assert main(["train", "--resume", "--data", "uci", "--data", "folder:other", "--out", "."]) == 2
+    assert f"--data was uci and {own}, not uci and folder:other" in capsys.readouterr().err
+
+
 def test_a_run_goes_on_with_the_data_that_it_began_with(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
