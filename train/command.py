@@ -149,6 +149,9 @@ def _folder(settings: Settings, config: Config, images: int) -> Iterator[None]:
     except OSError as error:
         raise UsageError(f"--out {run}: it can't be written to: {error.strerror}") from None
     with held(lock, run):
+        if (run / checkpoint.FIGURES).exists():  # that other run held the lock when they were looked for
+            (run / LOCK).unlink(missing_ok=True)
+            raise UsageError(f"another run has just finished {run}: there is nothing left to do")
         if not settings.resume:
             _check_unused(run)
             checkpoint.save_config(run, config)

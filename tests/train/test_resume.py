@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import train.command
 from scanline.cli import main
 from tests.train.conftest import Process
 from train import checkpoint
+from train.batches import Digits
 
 OPTIONS = ["--data", "uci", "--epochs", "6", "--seed", "5"]
 
@@ -141,6 +145,26 @@ def test_a_command_line_with_paths_may_be_given_again(
 
     assert main(["train", "--resume", "--data", "uci", "--data", "folder:other", "--out", "."]) == 2
     assert f"--data was uci and {own}, not uci and folder:other" in capsys.readouterr().err
+
+
+def test_a_run_that_another_has_just_finished_is_left_alone(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    checkpoint.save_config(run, checkpoint.load_config(finished))
+    split = train.command.split
+
+    def meanwhile(*arguments: Any, **options: Any) -> Digits:
+        shutil.copytree(finished, run, dirs_exist_ok=True)
+        return split(*arguments, **options)
+
+    monkeypatch.setattr(train.command, "split", meanwhile)
+    assert main(["train", "--resume", "--out", str(run)]) == 2
+    assert f"another run has just finished {run}: there is nothing left to do" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == {
+        path.name: path.read_bytes() for path in finished.iterdir()
+    }
 
 
 def test_a_run_goes_on_with_the_data_that_it_began_with(
