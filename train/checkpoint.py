@@ -17,7 +17,8 @@ from typing import Final, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 
 from scanline.errors import ModelError
 from scanline.writing import replacing
@@ -156,9 +157,15 @@ def save_config(run: Path, config: Config) -> None:
 
 
 def save(run: Path, model: DigitLSTM, figures: Figures) -> None:
-    """Finish a run: its weights first, then the figures that say it is whole."""
+    """Finish a run: its weights first, then the figures that say it is whole.
+
+    Raises:
+        OSError: the folder can't be written to, or the disk is full.
+    """
+    # as bytes: a full disk is an OSError then, and not one of safetensors' own
+    content = to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
     with replacing(run / WEIGHTS) as path:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, path)
+        path.write_bytes(content)
     _write(run / FIGURES, figures)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -33,6 +34,18 @@ def test_a_finished_run_is_read_back(finished: Path) -> None:
 
 def test_the_checkpoint_holds_weights_and_nothing_else(finished: Path) -> None:
     assert set(load_file(finished / "checkpoint.safetensors")) == set(checkpoint.load(finished).model.state_dict())
+
+
+def test_a_full_disk_is_said_by_the_system_and_leaves_the_earlier_weights(run: Path) -> None:
+    found, before = checkpoint.load(run), (run / "checkpoint.safetensors").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # bytes; a write beyond them fails as on a full disk
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            checkpoint.save(run, found.model, found.figures)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (run / "checkpoint.safetensors").read_bytes() == before
 
 
 def test_a_missing_run_is_told_from_an_unfinished_one(run: Path, tmp_path: Path) -> None:
