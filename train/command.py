@@ -15,6 +15,7 @@ from rich.table import Table
 from scanline import console, signals
 from scanline.errors import ModelError, UsageError
 from scanline.lock import held
+from scanline.settings import flag
 from train import (
     batches,
     calibration,
@@ -107,6 +108,8 @@ def split(dataset: data.Dataset, *, hold_out: bool, device: torch.device) -> Dig
 def _begin(settings: Settings, here: processes.Processes) -> tuple[Config, data.Dataset]:
     if here.rank == 0:
         _check_unused(settings.out)  # before the data is loaded; once more when the folder is this run's alone
+    paths = _paths(settings)
+    _check_kept(paths)
     _check_calibrated_by(settings)
     _check_teachers(settings)
     dataset = data.load(settings.data, settings.data_dir)
@@ -116,7 +119,7 @@ def _begin(settings: Settings, here: processes.Processes) -> tuple[Config, data.
         architecture=preset.architecture,
         parameters=DigitLSTM(preset.architecture).trained_weights(),
         recipe=_changed(preset.recipe, settings),
-        **_paths(settings),
+        **paths,
         dataset=dataset.name,
         dataset_sha256=dataset.sha256,
         trial=settings.trial,
@@ -164,6 +167,16 @@ def _folder(settings: Settings, config: Config, images: int) -> Iterator[None]:
 def _check_unused(run: Path) -> None:
     if (run / checkpoint.CONFIG).exists():
         raise UsageError(f"{run} holds a run already: go on with it by --resume, or choose another --out")
+
+
+def _check_kept(paths: Paths) -> None:
+    for name, value in paths.items():
+        said = _said(value)
+        if said.encode(errors="replace").decode() != said:
+            raise UsageError(
+                f"{flag(name)} {said}: a run keeps paths as UTF-8, and this one has other bytes; rename it, or name a "
+                f"link that leads to it"
+            )
 
 
 def _check_calibrated_by(settings: Settings) -> None:
@@ -233,7 +246,7 @@ def _resume(settings: Settings) -> tuple[Config, data.Dataset]:
     }
     given = dict(settings) | _paths(settings)
     differing = [
-        f"--{name.replace('_', '-')} was {_said(value)}, not {_said(getattr(settings, name))}"
+        f"{flag(name)} was {_said(value)}, not {_said(getattr(settings, name))}"
         for name, value in begun.items()
         if name in settings.model_fields_set and given[name] != value
     ]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -134,6 +135,18 @@ def test_wrong_options_are_refused_at_once(
 ) -> None:
     assert train(tmp_path / "run", *options) == 2
     assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["--data", "--data-dir", "--calibrated-by", "--teacher"])
+def test_a_path_that_no_run_can_keep_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    path = os.fsdecode(bytes(tmp_path) + b"/\xff")
+    assert train(tmp_path / "run", option, f"folder:{path}" if option == "--data" else path) == 2
+    error = capsys.readouterr().err
+    assert f"{option} " in error
+    assert r"\udcff: a run keeps paths as UTF-8, and this one has other bytes" in error
     assert not (tmp_path / "run").exists()
 
 
