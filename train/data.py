@@ -77,7 +77,7 @@ def load(specs: Sequence[str], data_dir: Path | None) -> Dataset:
         data_dir: the folder of MNIST's files; None to download them into the user's cache.
 
     Raises:
-        UsageError: a source is unknown or a folder is missing.
+        UsageError: a source is unknown, a folder is missing, or there is no cache to download into.
         InputError: files are unreadable or not what they should be, or a digit has no training image.
     """
     dataset = reduce(Dataset.__add__, (_source(spec, data_dir) for spec in specs))

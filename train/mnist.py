@@ -74,8 +74,19 @@ def fetch(folder: Path, mirrors: Sequence[str]) -> None:
 
 
 def cache_folder() -> Path:
-    """Name the folder for downloads: the user's cache, by the XDG base directory specification."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scanline" / "mnist"
+    """Name the folder for downloads: the user's cache, by the XDG base directory specification.
+
+    Raises:
+        UsageError: the user has no home.
+    """
+    try:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # HOME is not set, and the system knows no user of this number
+        raise UsageError(
+            "there is no home folder to download MNIST into: name the folder of its four files with --data-dir, or set "
+            "HOME or XDG_CACHE_HOME"
+        ) from None
+    return Path(cache) / "scanline" / "mnist"
 
 
 def _found(name: str, folder: Path) -> Path | None:

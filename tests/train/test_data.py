@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -123,6 +124,14 @@ def test_mnist_is_downloaded_into_the_cache(
 
     monkeypatch.setattr(mnist, "MIRRORS", ())  # now it is there, no mirror is asked
     assert data.load(["mnist"], None).sha256 == dataset.sha256
+
+
+def test_without_a_home_there_is_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)  # as in a container that runs as any number
+    with pytest.raises(UsageError, match=r"no home folder .* --data-dir"):
+        data.load(["mnist"], None)
 
 
 def test_a_failed_download_names_every_mirror_and_leaves_nothing(mirror: str, tmp_path: Path) -> None:
