@@ -124,8 +124,8 @@ def find(path: str | Path | None) -> Path:
         if best := _best_in(place):
             if not best.is_file():  # a lesser one must not take its place without a word
                 raise ModelError(
-                    f"{best} is missing, though {manifest.MANIFEST} beside it names it: copy or export it again, or name "
-                    f"the file that is meant"
+                    f"{best} is missing, though {manifest.MANIFEST} beside it names it: copy or export it again, or "
+                    f"name the file that is meant"
                 )
             return best
         versions = [entry for entry in place.iterdir() if entry.name.isdecimal() and _best_in(entry)]
