@@ -111,11 +111,11 @@ class Batcher:
         with self._lock:
             return sum(ticket.run == run for ticket in self._queue)
 
-    def close(self, timeout: float | None = None) -> bool:
+    def close(self, timeout: float = threading.TIMEOUT_MAX) -> bool:
         """Refuse what is waiting and what comes, and end the worker threads once their runs are done.
 
         Args:
-            timeout: how long to wait for each of them, in seconds; None for as long as its run takes.
+            timeout: how long to wait for them, in seconds.
 
         Returns:
             Whether all have ended. Where the model never returns, its thread never does.
@@ -126,8 +126,9 @@ class Batcher:
                 self._finish(self._queue.popleft(), StoppingError("the server is stopping"))
             self._work.notify_all()
         self._call_listeners()
+        end = time.monotonic() + timeout
         for worker in self._workers:
-            worker.join(timeout)
+            worker.join(max(end - time.monotonic(), 0))
         return not any(worker.is_alive() for worker in self._workers)
 
     def submit(self, run: Run, rows: Array, deadline: float | None = None) -> Ticket:
