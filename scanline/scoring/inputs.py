@@ -13,7 +13,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -97,7 +97,7 @@ def _matches(pattern: str) -> Iterator[str]:
         return
     at = parts.index("**")
     start, rest = "".join(f"{part}/" for part in parts[:at]), "/".join(parts[at + 1 :] or ["*"])
-    for top in glob.iglob(start) if start else ("",):  # noqa: PTH207 - as above
+    for top in _matches(start) if start else ("",):
         for folder in _folders(top):
             yield from _matches(glob.escape(folder) + rest)
 
@@ -105,9 +105,12 @@ def _matches(pattern: str) -> Iterator[str]:
 def _folders(top: str) -> Iterator[str]:
     """Give a folder and those below it, but for hidden ones and links; names end in /, "" is the working folder."""
     yield top
-    for folder in glob.iglob(f"{glob.escape(top)}*/"):  # noqa: PTH207 - as above
-        if not Path(folder).is_symlink():
-            yield from _folders(folder)
+    below: list[str] = []
+    with suppress(OSError), os.scandir(top or ".") as entries:  # one that can't be read has none, as for glob
+        below += [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    for name in below:
+        if not name.startswith("."):
+            yield from _folders(f"{top}{name}/")
 
 
 def _named(path: str) -> Iterator[Entry]:
