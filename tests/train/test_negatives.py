@@ -61,9 +61,11 @@ def test_a_network_learns_to_tell_them_from_digits(uci: data.Dataset, digits: Di
     images, labels = torch.tensor(uci.test_images), torch.tensor(uci.test_labels)
     rejected = measure.measure(network, images, labels, 1.0, thresholds).rejected
     assert rejected is not None
-    assert rejected["digits"] < 0.1
-    assert rejected["noise"] > 0.5
-    assert rejected["texture"] > 0.5
+    # After so short a training, by a threshold from 119 digits, it is 0.04 to 0.13 of other hands' digits, by seed and
+    # processor, and 0.99 and more of these two.
+    assert rejected["digits"] < 0.2
+    assert rejected["noise"] > 0.9
+    assert rejected["texture"] > 0.9
 
 
 def test_thresholds_reject_the_shares_that_they_may() -> None:
