@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.error(str(error))
         return error.exit_code
     except BrokenPipeError:  # the reader of our output has gone (`scanline ... | head`)
-        streams.drop_output()
+        streams.drop(sys.stdout)
         return 1
     except OSError as error:  # a model without the right to read it, a full disk
         from scanline import console
@@ -76,11 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # the one file that is missing without a name is the working folder, when its name is asked for
         what = error.filename or ("the working folder" if isinstance(error, FileNotFoundError) else None)
         console.error(f"{what}: {error.strerror}" if what else str(error.strerror))
-        streams.drop_output()
+        streams.drop(sys.stdout)
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
+    finally:
+        streams.settle_errors()
 
 
 def _run(arguments: list[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from io import TextIOWrapper
+from typing import TextIO
 
 
 def prepare() -> None:
@@ -19,8 +20,16 @@ def prepare() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def drop_output() -> None:
+def drop(stream: TextIO) -> None:
     """Let what could not be printed go nowhere: Python tries again at the end, and would say so in words of its own."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+def settle_errors() -> None:
+    """Print what is left for stderr, or drop it: Python itself would end with 120, whatever the exit code was to be."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        drop(sys.stderr)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from importlib.metadata import version
 from typing import Final
 
+from scanline import streams
 from scanline.console import out
 from scanline.signals import handled_by
 from serve import logs
@@ -42,7 +42,7 @@ def run(settings: Settings) -> int:
     finally:
         restore()
     if not closed:
-        sys.stderr.flush()
+        streams.settle_errors()
         os._exit(0)  # Python itself would wait for the threads that never end
     return 0
 
