@@ -56,16 +56,20 @@ def test_a_network_learns_to_tell_them_from_digits(uci: data.Dataset, digits: Di
     preset = PRESETS["edge"]
     recipe = replace(preset.recipe, epochs=24)
     here = Processes(0, 1, torch.device("cpu"))
-    network = loop.fit(preset.architecture, recipe, digits, seed=0, run=tmp_path, processes=here).average
-    thresholds = calibration.reject_thresholds(evaluate.logits(network, digits.held_out_images), 1.0)
     images, labels = torch.tensor(uci.test_images), torch.tensor(uci.test_labels)
-    rejected = measure.measure(network, images, labels, 1.0, thresholds).rejected
-    assert rejected is not None
-    # After so short a training, by a threshold from 119 digits, it is 0.04 to 0.13 of other hands' digits, by seed and
-    # processor, and 0.99 and more of these two.
-    assert rejected["digits"] < 0.2
-    assert rejected["noise"] > 0.9
-    assert rejected["texture"] > 0.9
+    shares = []
+    for seed in range(5):
+        run = tmp_path / str(seed)
+        run.mkdir()
+        network = loop.fit(preset.architecture, recipe, digits, seed=seed, run=run, processes=here).average
+        thresholds = calibration.reject_thresholds(evaluate.logits(network, digits.held_out_images), 1.0)
+        rejected = measure.measure(network, images, labels, 1.0, thresholds).rejected
+        assert rejected is not None
+        assert rejected["noise"] > 0.9
+        assert rejected["texture"] > 0.9
+        shares.append(rejected["digits"])
+    # of each alone it is 0.04 to 0.13, by seed and processor: the threshold comes from 119 digits of other hands
+    assert np.mean(shares) < 0.1
 
 
 def test_thresholds_reject_the_shares_that_they_may() -> None:
