@@ -15,7 +15,7 @@ from export.candidates import WHOLE_FILE, candidates
 from export.evidence import Evidence, gather
 from export.gate import Outcome, blank_card, examine
 from export.settings import Settings
-from scanline import console, manifest, verify
+from scanline import console, manifest, signals, verify
 from scanline.errors import GateError
 from train import checkpoint
 
@@ -32,21 +32,28 @@ def run(settings: Settings) -> int:
 
     Raises:
         GateError: the float32 model failed, so nothing was written.
+        UsageError: the destination can't be written, or something else is there.
+        KeyboardInterrupt, SystemExit: Ctrl-C, SIGTERM; an earlier export is left as it was.
     """
-    publish.refuse_foreign(settings.out)
-    trained = checkpoint.load(settings.run)
-    evidence = gather(trained, settings.data_dir)
-    card = blank_card(trained)
-    with console.progress("files") as progress:
-        bench = progress.track(candidates(evidence.network), description="checking")
-        outcomes = [examine(candidate, card, evidence) for candidate in bench]
-    passed = [outcome for outcome in outcomes if outcome.passed]
-    failed = [outcome for outcome in outcomes if not outcome.passed]
-    if failed:
-        console.err.print(_failures(failed))
-    if not any(outcome.candidate.name == WHOLE_FILE for outcome in passed):
-        raise GateError(f"{WHOLE_FILE} failed its checks, so nothing was written to {settings.out}")
-    times = _write(settings.out, outcomes, evidence)
+    # What a signal's handler raises can be lost in a library's hands: it is noted, and heeded between the files.
+    with signals.deferred() as asked, publish.replacing_folder(settings.out) as folder:
+        trained = checkpoint.load(settings.run)
+        evidence = gather(trained, settings.data_dir)
+        card = blank_card(trained)
+        with console.progress("files") as progress:
+            bench = progress.track(candidates(evidence.network), description="checking")
+            outcomes = []
+            for candidate in bench:
+                _heed(asked)
+                outcomes.append(examine(candidate, card, evidence))
+        passed = [outcome for outcome in outcomes if outcome.passed]
+        failed = [outcome for outcome in outcomes if not outcome.passed]
+        if failed:
+            console.err.print(_failures(failed))
+        if not any(outcome.candidate.name == WHOLE_FILE for outcome in passed):
+            raise GateError(f"{WHOLE_FILE} failed its checks, so nothing was written to {settings.out}")
+        times = _write(folder, outcomes, evidence)
+        _heed(asked)
     console.out.print(_artifacts(passed, times))
     console.out.print(
         f"{len(passed)} files in {settings.out}, {len(failed)} left out; {settings.out / publish.REPORT} has more"
@@ -54,16 +61,21 @@ def run(settings: Settings) -> int:
     return 1 if failed else 0
 
 
-def _write(out: Path, outcomes: Sequence[Outcome], evidence: Evidence) -> report.Times:
-    with publish.replacing_folder(out) as folder:
-        for outcome in outcomes:
-            if outcome.content is not None:
-                (folder / outcome.candidate.name).write_bytes(outcome.content)
-        golden.write(folder, outcomes)
-        manifest.write(folder, outcomes[0].card.name, [path.name for path in folder.iterdir()])
-        runs = {path.name: verify.open_run(path.read_bytes(), path) for path in sorted(folder.glob("digits*"))}
-        times = latency.measure(runs, evidence.rows)
-        report.write(folder / publish.REPORT, outcomes, times, evidence)
+def _heed(asked: Sequence[int]) -> None:
+    """End where a signal, by its number, has asked for it."""
+    if asked:
+        raise signals.ending(asked[0])
+
+
+def _write(folder: Path, outcomes: Sequence[Outcome], evidence: Evidence) -> report.Times:
+    for outcome in outcomes:
+        if outcome.content is not None:
+            (folder / outcome.candidate.name).write_bytes(outcome.content)
+    golden.write(folder, outcomes)
+    manifest.write(folder, outcomes[0].card.name, [path.name for path in folder.iterdir()])
+    runs = {path.name: verify.open_run(path.read_bytes(), path) for path in sorted(folder.glob("digits*"))}
+    times = latency.measure(runs, evidence.rows)
+    report.write(folder / publish.REPORT, outcomes, times, evidence)
     return times
 
 

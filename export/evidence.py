@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from export.network import Network, from_model
 from scanline.contract import COLUMNS, ROWS, to_network
 from scanline.errors import InputError, UsageError
-from train import data
+from train import data, evaluate
 from train.checkpoint import Checkpoint
-from train.model import DigitLSTM
 
-BATCH: Final = 256
 EVERY_ROW_IMAGES: Final = 256
 RANDOM_IMAGES: Final = 8
 HOT_PIXELS: Final = ((0, 0), (0, 27), (13, 14), (27, 0), (27, 27))
@@ -77,17 +75,16 @@ def gather(checkpoint: Checkpoint, data_dir: Path | None) -> Evidence:
         )
     network = from_model(model)
     rows, extremes = to_network(dataset.test_images), to_network(extreme_images())
-    with torch.inference_mode():
-        every_row = None if network.reads_ahead else model.every_row(torch.from_numpy(rows[:EVERY_ROW_IMAGES])).numpy()
+    few = torch.from_numpy(rows[:EVERY_ROW_IMAGES])
     return Evidence(
         network=network,
         images=dataset.test_images,
         rows=rows,
         labels=dataset.test_labels,
-        expected=_logits(model, rows),
-        every_row=every_row,
+        expected=evaluate.logits(model, torch.from_numpy(rows)).numpy(),
+        every_row=None if network.reads_ahead else evaluate.every_row(model, few).numpy(),
         extremes=extremes,
-        extremes_expected=_logits(model, extremes),
+        extremes_expected=evaluate.logits(model, torch.from_numpy(extremes)).numpy(),
     )
 
 
@@ -99,9 +96,3 @@ def extreme_images() -> NDArray[np.uint8]:
         image[pixel] = 255
     images[-RANDOM_IMAGES:] = np.random.default_rng(0).integers(0, 256, (RANDOM_IMAGES, ROWS, COLUMNS))
     return images
-
-
-def _logits(model: DigitLSTM, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    with torch.inference_mode():
-        parts = [model(torch.from_numpy(rows[start : start + BATCH])).numpy() for start in range(0, len(rows), BATCH)]
-    return np.concatenate(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -31,15 +31,24 @@ def measure(runs: Mapping[str, Run], rows: NDArray[np.float32]) -> dict[str, dic
     times: dict[str, dict[int, float]] = {name: {} for name in runs}
     for size in BATCHES:
         batch = np.resize(rows, (size, *rows.shape[1:]))
-        turns = [{name: _turn(run, batch) for name, run in runs.items()} for _ in range(ROUNDS)]
-        for name in runs:
-            times[name][size] = float(np.median([turn[name] for turn in turns]))
+        medians = np.median(in_turn(list(runs.values()), batch, ROUNDS, ROUND_SECONDS), axis=0)
+        for name, seconds in zip(runs, medians.tolist(), strict=True):
+            times[name][size] = seconds
     return times
 
 
-def _turn(run: Run, batch: NDArray[np.float32]) -> float:
+def in_turn(runs: Sequence[Run], batch: NDArray[np.float32], rounds: int, seconds: float) -> NDArray[np.float64]:
+    """Let files take turns of so many seconds or one batch, whichever is longer.
+
+    Returns:
+        Seconds a batch, [rounds, files].
+    """
+    return np.array([[_turn(run, batch, seconds) for run in runs] for _ in range(rounds)])
+
+
+def _turn(run: Run, batch: NDArray[np.float32], seconds: float) -> float:
     start, count = time.perf_counter(), 0
-    while (passed := time.perf_counter() - start) < ROUND_SECONDS or count == 0:
+    while (passed := time.perf_counter() - start) < seconds or count == 0:
         run(batch)
         count += 1
     return passed / count

@@ -14,16 +14,18 @@ from scanline.errors import ModelError, UsageError
 REPORT: Final = "validation.html"  # beside what the manifest names
 
 
-def refuse_foreign(out: Path) -> None:
+def _refuse_foreign(out: Path) -> None:
     """Check that a destination is free, or holds an earlier export and nothing else: all that it holds is removed.
 
     Raises:
-        UsageError: something else is there, or it is the working folder.
+        UsageError: something else is there, or it is the working folder or a mount point.
     """
     if not out.exists():
         return
     if out.samefile("."):  # whoever calls from there would be left in the folder that is removed
         raise UsageError(f"--out {out} is the working folder, which can't be replaced: give another folder")
+    if out.is_mount():  # as in a container, where a folder of the host is given
+        raise UsageError(f"--out {out} is a mount point, which can't be replaced: give a folder in it")
     try:
         named = manifest.named(out)
     except ModelError:  # damaged, or another program's: browsers know a manifest.json too
@@ -46,15 +48,20 @@ def replacing_folder(out: Path) -> Iterator[Path]:
             its name. Of a link it is what the link leads to.
 
     Raises:
-        UsageError: by the end, something that is no export is there.
+        UsageError: it can't be written, or something that is no export is there, at first or by the end.
     """
-    out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+    _refuse_foreign(out)
+    given, out = out, out.resolve()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        place = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)
+    except OSError as error:
+        raise UsageError(f"--out {given}: it can't be written to: {error.strerror}") from None
+    with place as scratch:
         new, old = Path(scratch) / "new", Path(scratch) / "old"
         new.mkdir()
         yield new
-        refuse_foreign(out)  # once more: the checks took minutes, in which others may have put something there
+        _refuse_foreign(out)  # once more: the checks took minutes, in which others may have put something there
         try:
             # A folder can't be renamed over one that holds files, so for an instant there is none.
             if out.exists():

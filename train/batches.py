@@ -72,8 +72,8 @@ def length(recipe: Recipe, images: int, processes: Processes) -> Length:
         raise UsageError(f"a batch of {shared} images can't be shared evenly by {processes.count} processes")
     if images < recipe.batch:
         raise InputError(
-            f"there are {images} images to train on, fewer than one batch of {recipe.batch}: add images, or join the "
-            f"data with `--data mnist`"
+            f"there are {images} images to train on, fewer than one batch of {recipe.batch}, beside those held out and "
+            f"for testing: add images, or join the data with `--data mnist`, or `--data uci` without a network"
         )
     epoch = images // recipe.batch
     return Length(epoch=epoch, run=recipe.epochs * epoch if recipe.steps is None else recipe.steps)
@@ -151,7 +151,7 @@ class Batches:
         worse = []
         if recipe.degradation is not None:
             strengths = degrade.draw(recipe.degradation, chosen.numel()).view(*chosen.shape, degrade.KINDS)
-            worse = [degrade.choose(each, device) for each in strengths[:, share]]
+            worse = degrade.choose(strengths[:, share], device)
         chosen = chosen[:, share]
         images = self._images.index_select(0, chosen.flatten())  # an image at a time, not a pixel as indexing does
         return _Group(

@@ -22,7 +22,6 @@ from train import (
     checkpoint,
     data,
     evaluate,
-    interrupt,
     loop,
     measure,
     origin,
@@ -37,6 +36,7 @@ from train.recipe import PRESETS, Recipe
 from train.settings import Settings
 
 LOCK: Final = "lock"
+UNFINISHED: Final = f".{checkpoint.CONFIG}.*"  # is left where a run is killed as it writes its first file
 
 
 class Paths(TypedDict):
@@ -60,14 +60,21 @@ def run(settings: Settings) -> int:
     """
     signals.end_in_good_order()
     with processes.join(settings.device) as here:
-        config, dataset = _resume(settings) if settings.resume else _begin(settings, here)
-        if (settings.out / checkpoint.FIGURES).exists():
-            console.err.print(f"{settings.out} is finished already")
-            return 0
+        if settings.resume:
+            config = _begun(settings)
+            if (settings.out / checkpoint.FIGURES).exists():
+                console.err.print(f"{settings.out} is finished already")
+                return 0
+            dataset = _resume(settings, config, here)
+        else:
+            config, dataset = _begin(settings, here)
         _check_held_out(config)
         digits = split(dataset, hold_out=config.calibrated_by is None, device=here.device)
-        batches.length(config.recipe, len(digits.labels), here)  # before there is a folder, if they are too few
-        with _folder(settings, config, len(digits.labels)) if here.rank == 0 else nullcontext():
+        steps = batches.length(config.recipe, len(digits.labels), here).run  # before there is a folder, if too few
+        what = f"{config.preset} ({config.parameters:,} weights) by {len(digits.labels):,} images of {config.dataset}"
+        where = origin.hardware(here.device)  # as it is now: a run may go on on another machine
+        title = f"training {what} in {steps:,} steps, on {where}"
+        with _folder(settings, config, title) if here.rank == 0 else nullcontext():
             try:
                 training = loop.fit(
                     config.architecture,
@@ -79,12 +86,14 @@ def run(settings: Settings) -> int:
                     processes=here,
                 )
                 if here.rank == 0:
-                    with interrupt.deferred() as asked:  # an exception amid the drawing of a report might be lost
-                        _finish(settings, config, dataset, digits, training, asked=asked)
+                    with signals.deferred() as asked:  # an exception amid the drawing of a report might be lost
+                        found = _finish(settings, config, dataset, digits, training, asked=asked)
             except (KeyboardInterrupt, SystemExit):
                 if here.rank == 0:
                     console.err.print(f"stopped; `scanline train --resume --out {quote(str(settings.out))}` goes on")
                 raise
+        if here.rank == 0:
+            _show(settings, config, *found)  # the run is whole, even if nobody reads this
     return 0
 
 
@@ -143,8 +152,8 @@ def _paths(settings: Settings) -> Paths:
 
 
 @contextmanager
-def _folder(settings: Settings, config: Config, images: int) -> Iterator[None]:
-    """Begin the run's folder, or take it up again, and keep other runs out of it until the end."""
+def _folder(settings: Settings, config: Config, title: str) -> Iterator[None]:
+    """Begin the run's folder, or take it up again, say so, and keep other runs out of it until the end."""
     run = settings.out
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -157,9 +166,10 @@ def _folder(settings: Settings, config: Config, images: int) -> Iterator[None]:
             raise UsageError(f"another run has just finished {run}: there is nothing left to do")
         if not settings.resume:
             _check_unused(run)
+            for unfinished in run.glob(UNFINISHED):
+                unfinished.unlink()
             checkpoint.save_config(run, config)
-        what = f"{config.preset} ({config.parameters:,} weights) by {images:,} images of {config.dataset}"
-        console.err.print(f"training {what}, on {config.hardware}")
+        console.err.print(title)
         yield
         (run / LOCK).unlink()
 
@@ -167,6 +177,10 @@ def _folder(settings: Settings, config: Config, images: int) -> Iterator[None]:
 def _check_unused(run: Path) -> None:
     if (run / checkpoint.CONFIG).exists():
         raise UsageError(f"{run} holds a run already: go on with it by --resume, or choose another --out")
+    entries = sorted(run.iterdir()) if run.is_dir() else []
+    foreign = [entry.name for entry in entries if entry.name != LOCK and not entry.match(UNFINISHED)]
+    if foreign:
+        raise UsageError(f"--out {run} is there and is no run: it holds {foreign[0]}; choose another folder")
 
 
 def _check_kept(paths: Paths) -> None:
@@ -216,7 +230,8 @@ def _check_held_out(config: Config) -> None:
         return
     for run in config.teacher:
         other = checkpoint.load_config(Path(run))
-        if other.calibrated_by is not None and other.dataset_sha256 == config.dataset_sha256:
+        shared = other.dataset_sha256 == config.dataset_sha256 or set(other.data) & set(config.data)
+        if other.calibrated_by is not None and shared:
             raise UsageError(
                 f"--teacher {run}: it was trained on the images that this run holds out; give a teacher that held them "
                 f"out as well, such as {other.calibrated_by}"
@@ -231,7 +246,8 @@ def _changed(recipe: Recipe, settings: Settings) -> Recipe:
     return replace(recipe, precision=settings.precision)
 
 
-def _resume(settings: Settings) -> tuple[Config, data.Dataset]:
+def _begun(settings: Settings) -> Config:
+    """Read how the run began, and check that no option that is given again is another one now."""
     config = checkpoint.load_config(settings.out)
     begun = {
         "preset": config.preset,
@@ -240,7 +256,7 @@ def _resume(settings: Settings) -> tuple[Config, data.Dataset]:
         "calibrated_by": config.calibrated_by,
         "teacher": config.teacher,
         "seed": config.seed,
-        "epochs": config.recipe.epochs,
+        "epochs": config.recipe.epochs if config.recipe.steps is None else None,
         "learning_rate": config.recipe.learning_rate,
         "precision": config.recipe.precision,
     }
@@ -252,6 +268,17 @@ def _resume(settings: Settings) -> tuple[Config, data.Dataset]:
     ]
     if differing:
         raise UsageError(f"the run in {settings.out} began with other options: {'; '.join(differing)}")
+    return config
+
+
+def _resume(settings: Settings, config: Config, here: processes.Processes) -> data.Dataset:
+    """Load the data of a run, and check that they, and where it computes, are still what it began with."""
+    begun, now = (
+        f"{device}, in {count} process{'es' if count > 1 else ''}"
+        for device, count in ((config.device, config.processes), (here.device.type, here.count))
+    )
+    if begun != now:
+        raise UsageError(f"the run in {settings.out} began on {begun}: on {now}, it would come to another network")
     begun_with = None if config.data_dir is None else Path(config.data_dir)
     dataset = data.load(config.data, settings.data_dir or begun_with)
     if dataset.sha256 != config.dataset_sha256:
@@ -259,11 +286,13 @@ def _resume(settings: Settings) -> tuple[Config, data.Dataset]:
             f"the run in {settings.out} began with other data: its checksum was {config.dataset_sha256}, "
             f"now it is {dataset.sha256}"
         )
-    return config, dataset
+    return dataset
 
 
 def _said(value: object) -> str:
-    return " and ".join(map(str, value)) or "not given" if isinstance(value, tuple) else str(value)
+    if value in {None, ()}:
+        return "not given"
+    return " and ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _finish(
@@ -274,7 +303,7 @@ def _finish(
     training: state.Training,
     *,
     asked: Sequence[int],
-) -> None:
+) -> tuple[Figures, measure.Measurements]:
     """Calibrate and measure the network, and write everything that makes the run a finished one.
 
     A signal that asked to stop, by its number, is heeded between the two.
@@ -310,15 +339,17 @@ def _finish(
     )
     checkpoint.save(settings.out, network, figures)
     (settings.out / state.STATE).unlink()
-    _show(settings, config, figures, measured)
+    return figures, measured
 
 
 def _calibration(config: Config, network: DigitLSTM, digits: Digits) -> tuple[float, str, Mapping[str, float]]:
     """Give the temperature, how it was found, and the thresholds of the reject option."""
     if config.calibrated_by is not None:
-        figures = checkpoint.load(Path(config.calibrated_by)).figures
-        method = f"taken from a run that held images out: {figures.temperature_method}"
-        return figures.temperature, method, figures.reject
+        other = checkpoint.load(Path(config.calibrated_by))
+        alike = (other.config.recipe, bool(other.config.teacher)) == (config.recipe, bool(config.teacher))
+        kind = "a run" if alike else "a run by another recipe"
+        method = f"taken from {kind} that held images out: {other.figures.temperature_method}"
+        return other.figures.temperature, method, other.figures.reject
     answers = evaluate.logits(network, digits.held_out_images)
     count = f"{len(answers):,} training images, which were held out"
     if evaluate.accuracy(answers, digits.held_out_labels) == 1:
@@ -335,6 +366,8 @@ def _show(settings: Settings, config: Config, figures: Figures, measured: measur
     table.add_row("accuracy", f"{measured.accuracy:.2%}, 95 % interval {low:.2%} to {high:.2%}")
     table.add_row("", figures.accuracy_method)
     table.add_row("calibration error", f"{measured.calibration_error_scaled:.2%}")
+    if config.trial:
+        table.add_row("", report.IN_SAMPLE)
     table.add_row("temperature", f"{figures.temperature:.3f}, {figures.temperature_method}")
     table.add_row("time", f"{figures.seconds:.1f} s of training")
     console.out.print(table)

@@ -138,7 +138,8 @@ def _folder(path: Path) -> Dataset:
     for digit in range(CLASSES):
         rank[labels == digit] = np.arange(np.count_nonzero(labels == digit))
     test = rank % FOLDER_TEST_DIVISOR == FOLDER_TEST_DIVISOR - 1
-    return _dataset(f"{FOLDER_PREFIX}{path.name}", images[~test], labels[~test], images[test], labels[test])
+    name = f"{FOLDER_PREFIX}{path.resolve().name}"  # `.` has none of its own
+    return _dataset(name, images[~test], labels[~test], images[test], labels[test])
 
 
 def _dataset(

@@ -44,18 +44,25 @@ def draw(degradation: Degradation, batch: int) -> Tensor:
     return torch.stack([drawn[:, 0] * thickness, *(limit * drawn[:, 1 + at] for at, limit in enumerate(limits))], dim=1)
 
 
-def choose(strengths: Tensor, device: torch.device) -> list[Chosen]:
-    """Say for each kind which images it is done to and how much: few of them, so that the others cost nothing.
+def choose(strengths: Tensor, device: torch.device) -> list[list[Chosen]]:
+    """Say for each batch and kind which images it is done to and how much: few, so that the others cost nothing.
 
     Args:
-        strengths: float32 [batch, 4], on the CPU, where counting them makes no device wait.
+        strengths: float32 [batches, batch, 4], on the CPU, where counting them makes no device wait.
         device: where the images are.
     """
-    found = []
-    for kind in strengths.unbind(dim=1):
-        images = kind.nonzero().squeeze(1)
-        found.append((images.to(device), kind[images].view(-1, 1, 1).to(device)))
-    return found
+    by_kind = strengths.transpose(1, 2)
+    done = by_kind != 0
+    counts = done.sum(dim=2).flatten().tolist()
+    images = torch.split(_sent(done.nonzero()[:, 2], device), counts)
+    amounts = torch.split(_sent(by_kind[done].view(-1, 1, 1), device), counts)
+    chosen = list(zip(images, amounts, strict=True))
+    return [chosen[first : first + KINDS] for first in range(0, len(chosen), KINDS)]
+
+
+def _sent(numbers: Tensor, device: torch.device) -> Tensor:
+    """Bring numbers from the CPU to a device, which a GPU does beside what it computes if they can't be paged out."""
+    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers
 
 
 class Noise:

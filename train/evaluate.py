@@ -1,4 +1,4 @@
-"""A network's answers, in evaluation mode."""
+"""A network's answers, in evaluation mode and in float32: a GPU's figures are held against a CPU's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from train.model import DigitLSTM
 
 BATCH = 500
 
+exactly = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # PyTorch lets cuDNN take TF32 for float32
 
+
+@exactly
 @torch.inference_mode()
 def logits(network: DigitLSTM, images: Tensor) -> Tensor:
     """Answer for every image, a batch at a time.
@@ -26,6 +29,7 @@ def logits(network: DigitLSTM, images: Tensor) -> Tensor:
     return torch.cat([network(_rows(batch)) for batch in torch.split(images, BATCH)])
 
 
+@exactly
 @torch.inference_mode()
 def every_row(network: DigitLSTM, images: Tensor) -> Tensor:
     """Answer after every row; arguments as for `logits`.

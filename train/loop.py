@@ -9,20 +9,24 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from signal import SIGTERM
+from typing import Final
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from scanline import console
 from scanline.errors import DivergenceError
-from scanline.signals import ending
-from train import evaluate, initialise, interrupt, state
+from scanline.signals import deferred, ending
+from train import evaluate, initialise, state
 from train.batches import FIRST_WEIGHTS, Batches, Digits, seed_generators
 from train.model import Architecture, DigitLSTM
 from train.objective import Objective
 from train.processes import Processes
 from train.recipe import Recipe
+
+AGREE_EVERY: Final = 16  # steps, at which several processes tell one another whether they are to stop
 
 
 def fit(
@@ -63,26 +67,33 @@ def fit(
     training.restore(run)
     objective: nn.Module = Objective(network, recipe, teachers).to(processes.device)
     if processes.count > 1:
-        objective = DistributedDataParallel(objective)
+        objective = DistributedDataParallel(objective, broadcast_buffers=False)  # they never change
 
+    # Processes stop after the same step, as in every one each waits for the others.
+    agreement = 1 if processes.count == 1 else AGREE_EVERY
     bar = console.progress("steps")
     bar.disable = bar.disable or processes.rank > 0
-    with bar, interrupt.deferred() as asked:
+    with bar, deferred() as asked:
         task = bar.add_task("training", total=steps, completed=training.step)
         began = time.perf_counter() - training.seconds
         for step in range(training.step, steps):
             batch = shown[step]
             _step(training, objective, recipe, *batch)
+            whole_epoch, last = training.step % shown.length.epoch == 0, training.step == steps
+            if last:
+                processes.wait()
             training.seconds = time.perf_counter() - began
             bar.advance(task)
 
-            whole_epoch = training.step % shown.length.epoch == 0
-            if whole_epoch if recipe.report_every is None else step % recipe.report_every == 0:
+            if last or (whole_epoch if recipe.report_every is None else step % recipe.report_every == 0):
                 _report(training, recipe, digits, batch, processes)
-            if processes.rank == 0 and (whole_epoch or training.step == steps or asked):
-                training.save(run)
-            if asked:
-                raise ending(asked[0])
+            stop = (last or training.step % agreement == 0) and processes.any_asks(asked=bool(asked))
+            if whole_epoch or last or stop:
+                processes.average(training.loss_sum)  # all of them go on from the file of one
+                if processes.rank == 0:
+                    training.save(run)
+            if stop:
+                raise ending(asked[0] if asked else SIGTERM)
     return training
 
 
@@ -107,10 +118,9 @@ def _report(
     training: state.Training, recipe: Recipe, digits: Digits, batch: tuple[Tensor, Tensor], processes: Processes
 ) -> None:
     """Add a line to the history: here the host waits for the device."""
-    if processes.count > 1:
-        distributed.all_reduce(training.loss_sum)
+    processes.average(training.loss_sum)
     steps = training.step - (int(training.history[-1]["step"]) if training.history else 0)
-    loss = training.loss_sum.item() / steps / processes.count
+    loss = training.loss_sum.item() / steps
     training.loss_sum.zero_()
     if not math.isfinite(loss):
         raise DivergenceError(

@@ -133,12 +133,20 @@ class DigitLSTM(nn.Module):
     def _states(self, rows: Tensor) -> Tensor:
         """Give the states, float32 [batch, steps, units]; on a CPU units that stay 0 may follow the network's own."""
         steps = rows if self.convolutions is None else self._features(self.convolutions, rows)
+        states: Tensor
         if self._computed and not steps.is_cuda:
             shape = self._computed[0].train(self.training)
             wide = functional.pad(steps, (0, shape.input_size - steps.shape[-1]))
-            states: Tensor = functional_call(shape, self._weights(shape), (wide,))[0]
-        else:  # on a GPU as it is written down: cuDNN wants an LSTM's weights in one piece of memory, made once
-            states = self.lstm(steps if self.projection is None else self.projection(steps))[0]
+            states = functional_call(shape, self._weights(shape), (wide,))[0]
+            return states
+        # On a GPU as it is written down: cuDNN wants an LSTM's weights in one piece of memory, made once.
+        projected = steps if self.projection is None else self.projection(steps)
+        if projected.is_cuda:
+            # autocast would compute it in float16 even where bfloat16 was asked for, and lose the small gradients
+            with torch.autocast("cuda", enabled=False):
+                states = self.lstm(projected.float())[0]
+        else:
+            states = self.lstm(projected)[0]
         return states
 
     def _weights(self, shape: nn.LSTM) -> dict[str, Tensor]:

@@ -64,8 +64,9 @@ class Objective(nn.Module):
             return targets
         with torch.no_grad():
             said = self._answers(self.teachers[step % len(self.teachers)](rows))
-        return targets.lerp(said.softmax(dim=1, dtype=torch.float32), self.teacher_share)
+        return targets.lerp(said.softmax(dim=1), self.teacher_share)
 
     def _answers(self, logits: Tensor) -> Tensor:
-        """Add the answer "no digit", whose logit is 0, to logits [..., 10] where the recipe has it."""
+        """Give logits [..., 10] as float32, with the answer "no digit", whose logit is 0, where the recipe has it."""
+        logits = logits.float()  # autocast may leave bfloat16, in which CUDA would compute the loss
         return functional.pad(logits, (0, 1)) if self.no_digit else logits

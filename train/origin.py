@@ -24,13 +24,16 @@ def source_revision() -> str:
     """Give the commit of the checkout that this code runs from, with ``-dirty`` where it was changed since.
 
     Returns:
-        The commit's hash, or ``unknown`` where there is no git or no checkout.
+        The commit's hash, or ``unknown`` where there is no git, or no checkout that this file belongs to; installed
+        below another project's folder, it lies in that one's.
     """
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    own = ["git", "ls-files", "--error-unmatch", Path(__file__).name]
+    revision = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(  # noqa: S603 - a fixed command
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
+        for command in (own, revision):
+            done = subprocess.run(  # noqa: S603 - fixed commands
+                command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+            )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()

@@ -81,7 +81,8 @@ class Recipe:
             arXiv:1503.02531; with the same view for both, Beyer et al. 2022, arXiv:2106.05237), where there is one;
             the label has the rest.
         precision: what the network computes with in training; weights, optimizer and loss are float32 all the same.
-            bfloat16 is much faster where the processor has matrix units for it (CUDA, AMX) and slower elsewhere.
+            bfloat16 is much faster where a CPU has units for it (AMX) and slower elsewhere. On a GPU the LSTM stays in
+            float32, or the TF32 that cuDNN takes for it, and bfloat16 reaches the other layers alone.
     """
 
     initialisation: Literal["tutorial", "orthogonal"]

@@ -24,6 +24,7 @@ from train.measure import Distorted, Measurements, Mistake
 HTML: Final = "report.html"
 JSON: Final = "report.json"
 MISTAKES_PER_LINE: Final = 5
+IN_SAMPLE: Final = "found on the very images that temperature and thresholds were chosen by"  # in a trial
 STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "img{max-width:100%}table{border-collapse:collapse}td,th{padding:.15rem .8rem;text-align:left;"
@@ -75,9 +76,10 @@ def _page(
         f"{wrong:,} of {measured.images:,} images are misread; the 95&nbsp;% interval of the accuracy is {low:.2%} to "
         f"{high:.2%}. It was {html.escape(figures.accuracy_method)}."
     )
+    in_sample = f"In this trial, what is said of digits here was {IN_SAMPLE}." if config.trial else ""
     calibration = (
         f"Expected calibration error {measured.calibration_error:.2%}, and {measured.calibration_error_scaled:.2%} at "
-        f"temperature {figures.temperature:.3f}, {figures.temperature_method}. The dots are after scaling."
+        f"temperature {figures.temperature:.3f}, {figures.temperature_method}. The dots are after scaling. {in_sample}"
     )
     sections = [
         f"<h1>{html.escape(config.preset)}: {measured.accuracy:.2%}</h1>",
@@ -88,7 +90,7 @@ def _page(
         _section("Accuracy after each row", _rows(measured.rows)) if measured.rows else "",
         _section("Calibration", _reliability(measured), calibration),
         _section("Under distortions", _distorted(measured.distorted, measured.accuracy)),
-        _section("Rejected as no digit", _rejected(measured.rejected)) if measured.rejected else "",
+        _section("Rejected as no digit", _rejected(measured.rejected), in_sample) if measured.rejected else "",
         f"<h2>The run</h2>{_table(_flat(asdict(config)) | {'seconds': f'{figures.seconds:.1f}'})}",
     ]
     title = html.escape(f"Scanline: {config.preset} on {config.dataset}")

@@ -38,10 +38,16 @@ class Settings(BaseSettings):
     teacher: tuple[Path, ...] = Field(
         (), description="learn from the answers of this finished run beside the labels; give it again for several"
     )
-    seed: int = Field(0, ge=0, description="where all random draws come from; the same seed gives the same network")
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=2**32,
+        description="of all random draws; the same seed gives the same network on a CPU with as many threads",
+    )
     epochs: int | None = Field(None, ge=1, description="how often every image is shown, else the preset's number")
     learning_rate: float | None = Field(None, gt=0, allow_inf_nan=False, description="else the preset's")
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="bfloat16 is faster on GPUs and on processors with matrix units for it, slower elsewhere"
+        "float32",
+        description="bfloat16 is faster on a CPU with units for it, slower on others; a GPU's LSTM never takes it",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute; auto takes a GPU if any")

@@ -33,7 +33,8 @@ class Training:
         average: the running mean of its weights, which is the network that is kept.
         optimizer: AdamW and its moments.
         schedule: the learning rate's.
-        loss_sum: the sum of the losses since the last line of metrics, a scalar on the device.
+        loss_sum: the sum of the losses since the last line of metrics, a scalar on the device: of this process's
+            images, and as it is saved the mean over all processes.
         step: the number of steps done.
         history: the lines of metrics.jsonl.
         seconds: the time spent in the loop.
@@ -97,9 +98,11 @@ def begin(network: DigitLSTM, recipe: Recipe, *, steps: int, device: torch.devic
         device: where the run computes.
     """
     adam = optimizer(network, recipe)
+    average = copy.deepcopy(network)
+    average.lstm.flatten_parameters()  # a copy's weights lie apart, and cuDNN would join them again at every use
     return Training(
         network=network,
-        average=copy.deepcopy(network),
+        average=average,
         optimizer=adam,
         schedule=(
             OneCycleLR(adam, max_lr=recipe.learning_rate, total_steps=steps)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +25,7 @@ from scanline.cli import main
 from scanline.contract import to_network
 from scanline.model import Model, StepModel
 from scanline.verify import verify
+from tests.faults.server import until
 
 WHOLE = {f"{stem}{suffix}" for stem in ("digits", "digits.int8", "digits.int8-full") for suffix in (".onnx", ".ort")}
 STEP = {"digits.step.onnx", "digits.step.ort"}
@@ -208,3 +212,15 @@ def test_a_folder_of_other_things_is_not_replaced(
     assert main(["export", str(trained), "--out", str(tmp_path)]) == 2
     assert "is no earlier export" in capsys.readouterr().err
     assert names(tmp_path) == {"precious.txt"}
+
+
+def test_a_stopped_export_leaves_nothing_behind(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "edge"
+    command = [sys.executable, "-m", "scanline", "export", str(trained), "--out", str(out)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: bool(names(tmp_path)), "it has begun")
+        process.send_signal(signal.SIGTERM)
+        error = process.communicate()[1]
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Traceback" not in error
+    assert names(tmp_path) == set()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import export.command
 from export.publish import replacing_folder
 from scanline import manifest
 from scanline.cli import main
@@ -76,6 +77,19 @@ def test_the_working_folder_is_refused_at_once(
     monkeypatch.chdir(tmp_path)
     assert main(["export", "run", "--out", "."]) == 2
     assert "--out . is the working folder" in capsys.readouterr().err
+
+
+def test_a_mount_point_is_refused_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "run", "--out", "/"]) == 2
+    assert "--out / is a mount point, which can't be replaced: give a folder in it" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_checks(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export.command, "gather", None)  # with which the checks begin
+    assert main(["export", str(trained), "--out", "/proc/art"]) == 2
+    assert "--out /proc/art: it can't be written to" in capsys.readouterr().err
 
 
 def test_a_folder_that_was_filled_meanwhile_is_not_replaced(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_run_leaves_its_files_and_nothing_else(finished: Path) -> None:
 def test_the_device_and_the_figures_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path / "run", "--epochs", "1") == 0
     shown = capsys.readouterr()
-    first = r"^training edge \(79,390 weights\) by 1,318 images of uci, on .*, 1 thread$"
+    first = r"^training edge \(79,390 weights\) by 1,318 images of uci in 10 steps, on .*, 1 thread$"
     assert re.search(first, shown.err, re.MULTILINE)
     assert "95 % interval" in shown.out
     assert "scanline export" in shown.out
@@ -73,10 +73,10 @@ def test_a_seed_repeats_bit_for_bit(tmp_path: Path) -> None:
     assert without_times(metrics(tmp_path / "a")) == without_times(metrics(tmp_path / "b"))
 
 
-def test_the_seed_preset_reports_every_50_steps(tmp_path: Path) -> None:
+def test_the_seed_preset_reports_every_50_steps_and_the_last(tmp_path: Path) -> None:
     assert train(tmp_path / "run", "--preset", "seed", "--epochs", "8") == 0
     lines = metrics(tmp_path / "run")
-    assert [line["step"] for line in lines] == [1, 51, 101]  # that is, after steps 0, 50 and 100
+    assert [line["step"] for line in lines] == [1, 51, 101, 104]  # that is, after steps 0, 50 and 100, and the last
     assert lines[0]["batch_accuracy"] < 0.5 < lines[-1]["batch_accuracy"]
 
 
@@ -88,12 +88,15 @@ def test_the_seed_preset_on_mnist(tmp_path: Path, mnist_folder: Path) -> None:
     assert checkpoint.load(out).figures.accuracy > 0.92
 
 
-def test_a_trial_leaves_the_test_set_alone(tmp_path: Path) -> None:
+def test_a_trial_leaves_the_test_set_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path / "run", "--epochs", "1", "--trial") == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["measurements"]["images"] == 119
     assert "119 training images" in report["figures"]["accuracy_method"]
     assert report["measurements"]["accuracy"] == metrics(tmp_path / "run")[-1]["validation_accuracy"]
+    in_sample = "found on the very images that temperature and thresholds were chosen by"
+    assert in_sample in " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert (tmp_path / "run" / "report.html").read_text().count(in_sample) == 2
 
 
 def test_a_calibrated_run_trains_on_every_image(tmp_path: Path, finished: Path) -> None:
@@ -103,7 +106,20 @@ def test_a_calibrated_run_trains_on_every_image(tmp_path: Path, finished: Path) 
     assert "validation_accuracy" not in line
     figures, other = (checkpoint.load(run).figures for run in (tmp_path / "run", finished))
     assert figures.temperature == other.temperature
-    assert figures.temperature_method.startswith("taken from a run that held images out")
+    expected = f"taken from a run by another recipe that held images out: {other.temperature_method}"
+    assert figures.temperature_method == expected  # of one epoch, not of 24
+
+
+def test_a_run_may_be_calibrated_by_one_with_other_teachers(tmp_path: Path, finished: Path) -> None:
+    trial, run = tmp_path / "trial", tmp_path / "run"
+    assert train(trial, "--epochs", "1", "--trial", "--teacher", str(finished)) == 0
+    seen = Path(shutil.copytree(finished, tmp_path / "seen"))
+    checkpoint.save_config(seen, replace(checkpoint.load_config(finished), calibrated_by=str(finished)))
+    assert train(run, "--epochs", "1", "--calibrated-by", str(trial), "--teacher", str(seen)) == 0
+    assert checkpoint.load(run).figures.temperature_method.startswith("taken from a run that held images out: fitted")
+    assert train(tmp_path / "alone", "--epochs", "1", "--calibrated-by", str(trial)) == 0
+    method = checkpoint.load(tmp_path / "alone").figures.temperature_method
+    assert method.startswith("taken from a run by another recipe that held images out: fitted")
 
 
 def test_a_finished_run_is_neither_overwritten_nor_resumed(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,6 +225,11 @@ def test_no_teacher_has_seen_the_images_that_are_held_out(
 
     assert train(tmp_path / "all", "--epochs", "1", "--teacher", str(seen), "--calibrated-by", str(finished)) == 0
 
+    more = replace(config, calibrated_by=str(finished), dataset_sha256="0" * 64)  # the run's data, and some more
+    checkpoint.save_config(seen, more)
+    assert train(tmp_path / "run", "--teacher", str(seen)) == 2
+    assert expected in capsys.readouterr().err
+
 
 def test_a_run_learns_from_teachers_and_goes_on_with_them(
     tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
@@ -231,12 +252,25 @@ def test_an_unsuitable_teacher_is_refused(tmp_path: Path, finished: Path, capsys
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    assert train(tmp_path, "--epochs", "1") == 2
+    assert f"--out {tmp_path} is there and is no run: it holds notes.txt" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_divergence_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path / "run", "--epochs", "2", "--learning-rate", "1e30") == 1
     assert re.search(
         r"the loss is (nan|inf) after step 10.*in another --out, with a lower --learning-rate than 1e\+30",
         capsys.readouterr().err,
     )
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_divergence_in_the_last_steps_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "run", "--preset", "seed", "--epochs", "1", "--learning-rate", "1e30") == 1
+    assert "after step 13, so the weights are lost" in capsys.readouterr().err
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 

@@ -52,6 +52,20 @@ def test_mnist_is_read_from_its_folder(mnist_folder: Path) -> None:
     assert dataset.held_out[-5000:].all()
 
 
+@pytest.mark.parametrize("spec", ["folder:.", "folder:0/..", "folder:../mine/"])
+def test_a_folder_has_its_own_name_however_it_is_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str
+) -> None:
+    for digit in range(10):
+        (tmp_path / "mine" / str(digit)).mkdir(parents=True)
+        strokes = np.full((28, 28), 255, np.uint8)
+        strokes[8:20, 12:16] = 0
+        for number in range(2):
+            Image.fromarray(strokes).save(tmp_path / "mine" / str(digit) / f"{number}.png")
+    monkeypatch.chdir(tmp_path / "mine")
+    assert data.load([spec], None).name == "folder:mine"
+
+
 @pytest.mark.parametrize("spec", ["cifar", "MNIST", "folder", "folder:", ""])
 def test_an_unknown_source_is_refused(spec: str) -> None:
     with pytest.raises(UsageError, match="takes mnist, uci or folder:PATH"):

@@ -21,7 +21,7 @@ def rows(uci: data.Dataset) -> Tensor:
 
 def made_worse(rows: Tensor, strengths: Tensor, noise: Tensor) -> Tensor:
     result = rows.clone()
-    degrade.worse(result, degrade.choose(strengths, CPU), noise)
+    degrade.worse(result, degrade.choose(strengths.unsqueeze(0), CPU)[0], noise)
     return result
 
 
@@ -35,6 +35,15 @@ def strengths(kind: str, strength: float) -> Tensor:
     result = torch.zeros(64, degrade.KINDS)
     result[:, KINDS.index(kind)] = strength
     return result
+
+
+def test_batches_are_chosen_for_as_each_alone() -> None:
+    torch.manual_seed(0)
+    strengths = degrade.draw(replace(NONE, share=0.3, noise=1), 3 * 64).view(3, 64, degrade.KINDS)
+    for together, batch in zip(degrade.choose(strengths, CPU), strengths, strict=True):
+        for (images, amounts), kind in zip(together, batch.unbind(dim=1), strict=True):
+            assert torch.equal(images, kind.nonzero().squeeze(1))
+            assert torch.equal(amounts.flatten(), kind[images])
 
 
 def test_no_degradation_changes_nothing(rows: Tensor) -> None:

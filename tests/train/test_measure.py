@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from train import calibration, data, measure
+from train import calibration, data, evaluate, measure
 from train.model import Architecture, DigitLSTM
 
 
@@ -22,6 +22,17 @@ def test_calibration_error_is_the_distance_of_confidence_from_accuracy() -> None
     bins = calibration.reliability(logits, labels, 1.0)
     assert [bin_.count for bin_ in bins] == [100]
     assert calibration.expected_error(bins) == pytest.approx(0.3)
+
+
+def test_a_gpu_would_measure_in_float32_and_not_in_tf32() -> None:
+    network = DigitLSTM(Architecture(hidden=4, layers=2))  # of two layers the module itself is called
+    allowed = []
+    network.lstm.register_forward_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
+    images = torch.zeros(3, 28, 28, dtype=torch.uint8)
+    evaluate.logits(network, images)
+    evaluate.every_row(network, images)
+    assert allowed == [False, False]
+    assert torch.backends.cudnn.enabled
 
 
 def test_measurements_agree_with_one_another(uci: data.Dataset) -> None:

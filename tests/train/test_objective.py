@@ -20,6 +20,24 @@ def test_without_early_rows_it_is_the_cross_entropy_of_the_last_answer() -> None
     torch.testing.assert_close(Objective(network, PLAIN)(ROWS, LABELS), functional.cross_entropy(network(ROWS), LABELS))
 
 
+@pytest.mark.parametrize("early_rows", [0.0, 0.25])
+def test_the_loss_is_computed_in_float32_whatever_the_network_is(
+    monkeypatch: pytest.MonkeyPatch, early_rows: float
+) -> None:
+    seen = []
+    cross_entropy = functional.cross_entropy
+
+    def watched(answers: torch.Tensor, *arguments: torch.Tensor, **options: str) -> torch.Tensor:
+        seen.append(answers.dtype)
+        return cross_entropy(answers, *arguments, **options)  # type: ignore[arg-type] # what was given, handed on
+
+    monkeypatch.setattr(functional, "cross_entropy", watched)
+    objective = Objective(DigitLSTM(Architecture(hidden=8)), replace(PLAIN, early_rows=early_rows))
+    with torch.autocast("cpu", torch.bfloat16):
+        objective(ROWS, LABELS)
+    assert seen == [torch.float32]
+
+
 def test_early_answers_count_by_the_square_of_their_row() -> None:
     network = DigitLSTM(Architecture(hidden=8))
     answers = network.every_row(ROWS)

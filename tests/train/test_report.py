@@ -49,6 +49,7 @@ def test_the_run_is_told_in_words(finished: Path) -> None:
     assert re.search("<th>data<td>uci<tr>", text)
     assert re.search("<th>calibrated_by<td>-<tr>", text)
     assert re.search("<th>trial<td>(yes|no)<tr>", text)
+    assert "In this trial" not in text
 
 
 def test_the_json_agrees_with_the_other_files(finished: Path) -> None:

@@ -19,6 +19,7 @@ from scanline.cli import main
 from tests.train.conftest import Process
 from train import checkpoint
 from train.batches import Digits
+from train.recipe import PRESETS
 
 OPTIONS = ["--data", "uci", "--epochs", "6", "--seed", "5"]
 
@@ -123,6 +124,55 @@ def test_only_what_the_run_began_with_may_be_given_again(
     state.write_bytes(state.read_bytes()[:1000])
     assert main(["train", "--resume", *OPTIONS, "--out", run]) == 1
     assert "state.pt is damaged" in capsys.readouterr().err
+
+
+def test_the_number_of_epochs_can_t_be_given_later(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = replace(checkpoint.load_config(finished), preset="seed", recipe=PRESETS["seed"].recipe)  # 501 steps
+    checkpoint.save_config(tmp_path, begun)
+    assert main(["train", "--resume", "--out", str(tmp_path), "--epochs", "1"]) == 2
+    assert "began with other options: --epochs was not given, not 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("device", "processes", "words"),
+    [
+        ("cuda", 1, "began on cuda, in 1 process: on cpu, in 1 process, it would come to another network"),
+        ("cpu", 2, "began on cpu, in 2 processes: on cpu, in 1 process, it would come to another network"),
+    ],
+)
+def test_a_run_goes_on_where_it_began(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], device: str, processes: int, words: str
+) -> None:
+    checkpoint.save_config(tmp_path, replace(checkpoint.load_config(finished), device=device, processes=processes))
+    assert main(["train", "--resume", "--out", str(tmp_path)]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_machine_that_a_run_goes_on_with_is_shown(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = checkpoint.load_config(finished)
+    begun = replace(config, hardware="another machine", recipe=replace(config.recipe, epochs=1))
+    checkpoint.save_config(tmp_path, begun)
+    assert main(["train", "--resume", "--out", str(tmp_path)]) == 0
+    assert f"in 10 steps, on {config.hardware}\n" in capsys.readouterr().err
+    assert checkpoint.load_config(tmp_path) == begun
+
+
+def test_a_finished_run_needs_no_data(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    checkpoint.save_config(run, replace(checkpoint.load_config(finished), data=(f"folder:{tmp_path / 'gone'}",)))
+    assert main(["train", "--resume", "--out", str(run)]) == 0
+    assert f"{run} is finished already" in capsys.readouterr().err
+
+
+def test_a_run_that_was_killed_as_it_began_its_folder_may_begin_again(tmp_path: Path) -> None:
+    for name in ("lock", ".config.json.abcd1234"):
+        (tmp_path / name).touch()
+    assert main(["train", "--data", "uci", "--epochs", "1", "--out", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.iterdir() if path.name.startswith((".", "lock"))} == set()
 
 
 def test_a_command_line_with_paths_may_be_given_again(
