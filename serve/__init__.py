@@ -11,7 +11,7 @@ core.py         the service: images in, answers out; knows nothing of gRPC
 statistics.py   what each model has done, counted
 digits.py       the RPCs of scanline.v1: messages to arrays and back
 oip/            the Open Inference Protocol: the same core in its messages
-intake.py       how calls come to the core: whole, in two halves, as streams
+intake.py       how calls come to the core that do not come whole: in two halves, as streams
 parts.py        what a message may be made of, before it is parsed
 status.py       the one place where errors become gRPC status codes
 calls.py        what happens around every call: request id, count, log line

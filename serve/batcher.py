@@ -118,18 +118,21 @@ class Batcher:
             timeout: how long to wait for them, in seconds.
 
         Returns:
-            Whether all have ended. Where the model never returns, its thread never does.
+            Whether all runs, in any thread, are over. Where the model never returns, one never is.
         """
         with self._lock:
             self._closed = True
             while self._queue:
                 self._finish(self._queue.popleft(), StoppingError("the server is stopping"))
             self._work.notify_all()
+            self._arrival.notify_all()
         self._call_listeners()
-        end = time.monotonic() + timeout
-        for worker in self._workers:
-            worker.join(max(end - time.monotonic(), 0))
-        return not any(worker.is_alive() for worker in self._workers)
+        with self._lock:
+            over = self._work.wait_for(lambda: self._running == 0, timeout)
+        if over:
+            for worker in self._workers:
+                worker.join()
+        return over
 
     def submit(self, run: Run, rows: Array, deadline: float | None = None) -> Ticket:
         """Queue rows, float32 [n, ...] with n at least 1. It is `result` that waits for their outputs.
@@ -149,6 +152,8 @@ class Batcher:
             if self._closed:
                 raise StoppingError("the server is stopping")
             if self._waiting + len(rows) > self._max_queue_images:
+                if self._running < self._instances:  # those whose images wait don't come to run them
+                    self._work.notify()
                 raise FullError(
                     f"{self._waiting} images are waiting and {len(rows)} more would pass the limit of "
                     f"{self._max_queue_images}; try again in {RETRY_AFTER * 1000:.0f} ms",
@@ -207,6 +212,8 @@ class Batcher:
             self._answer(batch)
         with self._lock:
             self._running -= 1
+            if self._closed:
+                self._work.notify_all()
             return bool(self._queue)
 
     def cancel(self, ticket: Ticket) -> None:

@@ -13,22 +13,22 @@ import grpc
 import structlog
 
 from scanline.contract import REQUEST_ID
+from scanline.inference import open_inference_pb2
+from scanline.v1 import digits_pb2
 from serve import status
+from serve.core import Caller, when_over
 from serve.errors import CallError, CancelledError, ExpiredError, FullError, StoppingError
 
 RETRY_AFTER: Final = 0.05  # seconds that a caller is told to stay away when too many calls are under way
+OWN_METHODS: Final = tuple(f"/{own.DESCRIPTOR.package}." for own in (digits_pb2, open_inference_pb2))
 _ACCEPTABLE_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 log = structlog.get_logger("scanline.call")
 
 
-class Context(Protocol):
+class Context(Caller, Protocol):
     """The part of grpc.ServicerContext that our handlers use."""
 
-    def time_remaining(self) -> float: ...
-    def is_active(self) -> bool: ...
-    def add_callback(self, callback: Callable[[], None], /) -> bool: ...
-    def invocation_metadata(self) -> status.Metadata: ...
     def set_trailing_metadata(self, trailing_metadata: status.Metadata, /) -> None: ...
 
 
@@ -69,18 +69,23 @@ class Calls:
 
     Attributes:
         under_way: those whose answers are not out yet.
+        max_calls: the most that may be.
         refusing: whether each that comes from now on is answered with UNAVAILABLE. gRPC's own stop is not enough: it
             cancels what it has not handed out yet, and a caller that reads CANCELLED does not try elsewhere.
     """
 
-    def __init__(self, check: Callable[[status.Metadata], None] | None, count_failure: Callable[[str], None]) -> None:
+    def __init__(
+        self, max_calls: int, check: Callable[[status.Metadata], None] | None, count_failure: Callable[[str], None]
+    ) -> None:
         """Begin with none.
 
         Args:
+            max_calls: the most that may be under way.
             check: raises UnauthenticatedError for the metadata of a call that may not come in; None lets all in.
             count_failure: told the name of the status code of each call that fails.
         """
-        self.check = check
+        self.max_calls = max_calls
+        self._check = check
         self.count_failure = count_failure
         self.under_way = Tally()
         self.refusing = False
@@ -88,15 +93,30 @@ class Calls:
     def begin(self, method: str, context: Context) -> Call:
         """Count a call that has come, until its answer is out or its caller is gone."""
         self.under_way.enter()
-        if not context.add_callback(self.under_way.leave):
-            self.under_way.leave()
+        when_over(context, self.under_way.leave)
         return Call(self, method, context)
 
-    def turn_away(self, method: str, context: Context, most: int) -> tuple[grpc.StatusCode, str]:
-        """Refuse a call since so many, the most that may be, are under way; give what to answer it with."""
-        return self.begin(method, context).fail(
-            FullError(f"{most} calls are under way, the most that may be", RETRY_AFTER)
-        )
+    def check_room(self, under_way: int) -> None:
+        """Check that so many calls may be under way.
+
+        Raises:
+            FullError: they are too many.
+        """
+        if under_way > self.max_calls:
+            raise FullError(f"{self.max_calls} calls are under way, the most that may be", RETRY_AFTER)
+
+    def check_token(self, method: str, metadata: status.Metadata) -> None:
+        """Check who calls, by what comes before the message: no stranger's message is waited for, read or kept.
+
+        Raises:
+            UnauthenticatedError: the method is of our own services, and the call has no token where one is asked for.
+        """
+        if self._check is not None and method.startswith(OWN_METHODS):
+            self._check(metadata)
+
+    def turn_away(self, method: str, context: Context, error: CallError) -> tuple[grpc.StatusCode, str]:
+        """Refuse a call before it begins, or one of a library's service; give what to answer it with."""
+        return self.begin(method, context).fail(error)
 
 
 class Call:
@@ -118,12 +138,9 @@ class Call:
 
         Raises:
             StoppingError: the server is stopping.
-            UnauthenticatedError: it brings no token, and tokens are asked for.
         """
         if self._calls.refusing:
             raise StoppingError("the server is stopping; try another")
-        if self._calls.check is not None:
-            self._calls.check(self._context.invocation_metadata())
 
     def succeed(self) -> None:
         """Log that it was answered."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from scanline import streams
 from scanline.console import out
-from scanline.signals import handled_by
+from scanline.signals import handled_aside_by
 from serve import logs
 from serve.machine import share_memory_pools
 from serve.settings import ServeSettings as Settings
@@ -35,7 +35,7 @@ def run(settings: Settings) -> int:
 
         share_memory_pools()
         server = Server(settings)
-    restore = handled_by(lambda _: server.ask_to_stop())
+    restore = handled_aside_by(server.ask_to_stop)
     try:
         server.start()
         closed = server.run_until_stopped()

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +22,40 @@ from scanline.prediction import RejectReason, softmax
 from scanline.preprocess import steps
 from scanline.reject import REASONS
 from serve.batcher import Batcher, Ticket
-from serve.errors import BadRequestError, CallError, ExpiredError, NotAvailableError
+from serve.errors import BadRequestError, CallError, CancelledError, ExpiredError, FullError, NotAvailableError
 from serve.repository import LOGITS, PROBABILITIES, REASON, WIDTH, Repository, Version
 from serve.settings import ServeSettings
 from serve.statistics import FILES_MODEL, ROWS_MODEL, Statistics, Times
 
 if TYPE_CHECKING:
-    from serve.tracing import RequestTrace
+    from serve.tracing import RequestTrace, Tracer
 
 # A call's images: in the network's form, or the bytes of files.
 Given: TypeAlias = NDArray[Any] | Sequence[bytes]
+
+NO_DEADLINE: Final = 366 * 24 * 3600.0  # seconds: a transport may say hundreds of years where the caller set none
+
+
+class Caller(Protocol):
+    """Who waits for an answer, as a transport knows it."""
+
+    def time_remaining(self) -> float:
+        """Give the seconds that are left until its deadline."""
+
+    def is_active(self) -> bool:
+        """Say whether it still waits."""
+
+    def add_callback(self, callback: Callable[[], None], /) -> bool:
+        """Call a function when it waits no longer; do nothing but say False where that is so already."""
+
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        """Give what it sent along, names and values."""
+
+
+def when_over(caller: Caller, act: Callable[[], None]) -> None:
+    """Call a function when nobody waits for a call any more, which may be now: another thread can have seen its end."""
+    if not caller.add_callback(act):
+        act()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,31 +102,47 @@ class Pending:
         version: the version of the model that answers it.
     """
 
-    __slots__ = ("_batcher", "_came", "_images", "_model", "_ticket", "_trace", "version")
+    __slots__ = ("_batcher", "_came", "_errors", "_model", "_own_reasons", "_ready_at", "_ticket", "_trace", "version")
 
     def __init__(self, batcher: Batcher, version: Version, model: str, trace: RequestTrace | None) -> None:
         self._batcher = batcher
         self.version = version
         self._model = model  # as a request to which it is counted
-        self._came = time.monotonic()
+        self._came = self._ready_at = time.monotonic()
         self._trace = trace
-        self._images: Images
+        self._own_reasons: Sequence[RejectReason | None]
+        self._errors: Sequence[str | None]
         self._ticket: Ticket | None = None  # of the images that could be read; there may be none
 
-    def queue(self, images: Images, deadline: float | None) -> None:
-        """Queue its images, once they are ready.
+    def queue(self, images: Images, caller: Caller, deadline: float | None, over: threading.Event | None) -> None:
+        """Queue its images, once they are ready; where there is an event, wait for room until that is set.
 
         Raises:
-            CallError: FullError or StoppingError.
+            CallError: FullError or StoppingError; of who waits for room, ExpiredError or CancelledError.
         """
-        self._images = images
-        if len(images.rows):
-            self._ticket = self._batcher.submit(self.version.run, images.rows, deadline)
+        self._own_reasons, self._errors = images.reasons, images.errors
+        self._ready_at = time.monotonic()
+        while len(images.rows) and self._ticket is None:
+            try:
+                self._ticket = self._batcher.submit(self.version.run, images.rows, deadline)
+            except FullError as full:
+                if over is None:
+                    raise
+                if deadline is not None and deadline <= time.monotonic():
+                    raise ExpiredError("the deadline passed before there was room for the images") from None
+                if over.wait(full.retry_after) or not caller.is_active():
+                    raise CancelledError("the caller cancelled") from None
 
     def cancel(self) -> None:
         """Drop it: its caller has gone."""
-        if self._ticket is not None:
-            self._batcher.cancel(self._ticket)
+        ticket = self._ticket
+        if ticket is not None:
+            self._batcher.cancel(ticket)
+
+    def drop(self) -> None:
+        """Cancel it where nobody will ask for its result."""
+        self.cancel()
+        self.count_failure(CancelledError("the caller cancelled"))
 
     def when_done(self, listener: Callable[[], None]) -> None:
         """Call a listener once, in any thread, when `result` need not wait; at once if that is now."""
@@ -112,7 +152,7 @@ class Pending:
             self._batcher.when_done(self._ticket, listener)
 
     def result(self) -> Answers:
-        """Wait for the answers.
+        """Wait for the answers, once: whoever may yet cancel it keeps no images by it afterwards.
 
         Raises:
             CallError: ExpiredError, CancelledError, StoppingError or ModelRunError.
@@ -120,20 +160,22 @@ class Pending:
         ticket = self._ticket
         if ticket is None:
             outputs = np.empty((0, WIDTH), np.float32)
-            queued = begun = ended = time.monotonic()
+            begun = ended = self._ready_at
         else:
             try:
                 outputs = self._batcher.result(ticket)
             except CallError as error:
                 self.count_failure(error)
                 raise
-            queued, begun, ended = ticket.queued_at, ticket.begun_at, ticket.ended_at
+            finally:
+                self._ticket = None
+            begun, ended = ticket.begun_at, ticket.ended_at
         reasons = self._reasons(outputs[:, REASON])
-        times = Times(self._came, queued, begun, ended, time.monotonic())
+        times = Times(self._came, self._ready_at, begun, ended, time.monotonic())
         self.version.counters[self._model].succeeded(len(outputs), times)
         if self._trace is not None:
             self._trace.answered((self._model, self.version.name), len(outputs), times)
-        return Answers(outputs[:, LOGITS], outputs[:, PROBABILITIES], reasons, self._images.errors)
+        return Answers(outputs[:, LOGITS], outputs[:, PROBABILITIES], reasons, self._errors)
 
     def count_failure(self, error: CallError) -> None:
         """Count that it fails, now."""
@@ -144,8 +186,8 @@ class Pending:
     def _reasons(self, found: NDArray[np.float32]) -> list[RejectReason | None]:
         """Give each image's reason to be rejected, the file's own before what the network's input and answer show."""
         reasons = [REASONS[code] for code in found.astype(np.uint8).tolist()]
-        if self._images.reasons:
-            reasons = [own or other for own, other in zip(self._images.reasons, reasons, strict=True)]
+        if self._own_reasons:
+            reasons = [own or other for own, other in zip(self._own_reasons, reasons, strict=True)]
         if any(reasons):
             self.version.counters[self._model].rejected(reason for reason in reasons if reason is not None)
         return reasons
@@ -159,9 +201,15 @@ class DigitService:
         batcher: runs them.
     """
 
-    def __init__(self, repository: Repository, statistics: Statistics, settings: ServeSettings) -> None:
-        """Serve what a repository holds, within the limits of the settings; tell statistics how many requests wait."""
+    def __init__(
+        self, repository: Repository, statistics: Statistics, settings: ServeSettings, tracer: Tracer | None = None
+    ) -> None:
+        """Serve what a repository holds, within the limits of the settings; tell statistics how many requests wait.
+
+        Requests are traced where there is something that makes traces.
+        """
         self.repository = repository
+        self._tracer = tracer
         self._max_images = settings.max_images
         self._max_pixels = settings.max_pixels
         # A large picture takes sizing.BYTES_PER_PIXEL while it is read: no more at once than there are cores for it.
@@ -176,31 +224,48 @@ class DigitService:
             (ROWS_MODEL, version.name): self.batcher.pending(version.run) for version in repository.served()
         }
 
-    def submit(self, images: Given, version: str, deadline: float | None, trace: RequestTrace | None) -> Pending:
-        """Check a call, read its files, and queue it. A file that can't be read is an error on its own prediction.
+    def submit(
+        self,
+        caller: Caller,
+        images: Given,
+        version: str,
+        *,
+        timeout: float | None = None,
+        over: threading.Event | None = None,
+    ) -> Pending:
+        """Check a call, read its files, and queue it, to be dropped when its caller goes or its deadline passes.
+
+        A file that can't be read is an error on its own prediction.
 
         Args:
+            caller: who waits for the answer.
             images: in the network's form, uint8 [n, 28, 28], 0 background to 255 ink, or float32 of the same shape, 0
                 to 1; or the bytes of image files.
             version: the model version to use; empty for the current one.
-            deadline: the time.monotonic() after which nobody wants the answer; None for none.
-            trace: what is told of it, if anything.
+            timeout: seconds after which the caller wants no answer, if it says more than its deadline does.
+            over: of a caller who has time: while too much is waiting, so does this, until the event is set.
 
         Raises:
             BadRequestError: there is no image, or there are too many.
             NotFoundError: the version that it asks for does not exist.
             NotReadyError: it does, but is not served.
             ExpiredError: the deadline passed while files were read.
+            CancelledError: the caller went meanwhile.
             FullError: too much is waiting.
             StoppingError: the server is stopping.
         """
+        remaining = caller.time_remaining() if timeout is None else min(caller.time_remaining(), timeout)
+        deadline = time.monotonic() + remaining if remaining < NO_DEADLINE else None
+        chosen = self.repository.get(version)
         model = ROWS_MODEL if isinstance(images, np.ndarray) else FILES_MODEL
-        pending = Pending(self.batcher, self.repository.get(version), model, trace)
+        trace = None if self._tracer is None else self._tracer.begin(caller.invocation_metadata())
+        pending = Pending(self.batcher, chosen, model, trace)
         try:
-            pending.queue(self._ready(images, deadline), deadline)
+            pending.queue(self._ready(images, deadline, caller), caller, deadline, over)
         except CallError as error:
             pending.count_failure(error)
             raise
+        when_over(caller, pending.cancel)
         return pending
 
     def read_rows(self, rows: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
@@ -225,14 +290,14 @@ class DigitService:
             logits, state = version.steps.run(to_network(row[np.newaxis]), state)
             yield softmax(logits, version.card.temperature)[0]
 
-    def _ready(self, images: Given, deadline: float | None) -> Images:
+    def _ready(self, images: Given, deadline: float | None, caller: Caller) -> Images:
         """Make a call's images ready for the network."""
         if not 1 <= len(images) <= self._max_images:
             raise BadRequestError(
                 f"the call has {len(images)} images, expected 1 to {self._max_images}, the server's --max-images"
             )
         if not isinstance(images, np.ndarray):
-            return self._read(images, deadline)
+            return self._read(images, deadline, caller)
         if images.dtype == np.uint8:
             return Images(to_network(images), (), [None] * len(images))
         # In bits, the numbers from 0 to 1 are those up to ONE, and one pass shows it; -0 alone is looked at again.
@@ -240,13 +305,15 @@ class DigitService:
             return Images(images, (), [None] * len(images))
         return _tamed(images)
 
-    def _read(self, files: Sequence[bytes], deadline: float | None) -> Images:
+    def _read(self, files: Sequence[bytes], deadline: float | None, caller: Caller) -> Images:
         readable: list[NDArray[np.uint8]] = []
         reasons: list[RejectReason | None] = []
         errors: list[str | None] = []
         for file in files:
             if deadline is not None and deadline <= time.monotonic():
                 raise ExpiredError(f"the deadline passed with {len(errors)} of {len(files)} files read")
+            if not caller.is_active():
+                raise CancelledError(f"the caller cancelled with {len(errors)} of {len(files)} files read")
             try:
                 with self._decoding:
                     taken = steps(file, self._max_pixels)

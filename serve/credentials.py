@@ -6,6 +6,7 @@ What can't be read or doesn't fit together leaves what there was in its place, a
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from serve.status import Metadata
 
 AUTHORIZATION: Final = "authorization"
 SCHEME: Final = "Bearer "
+_TOKEN: Final = re.compile(rb"[!-~]+")
 
 log = structlog.get_logger("scanline.server")
 
@@ -127,7 +129,7 @@ class Tokens(_FromFiles[list[bytes]]):
         """Read a file with a token on each line.
 
         Raises:
-            StartError: it can't be read, or there is none in it.
+            StartError: it can't be read, there is none in it, or a line is none.
         """
         super().__init__("token", [path], _read_tokens, statistics)
 
@@ -149,9 +151,13 @@ class Tokens(_FromFiles[list[bytes]]):
 def _read_tokens(paths: Sequence[Path]) -> list[bytes]:
     [path] = paths
     try:
-        tokens = path.read_bytes().split()
+        lines = path.read_bytes().splitlines()
     except OSError as error:
         raise StartError(f"no tokens from {path}: {error.strerror}") from None
+    tokens = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
     if not tokens:
         raise StartError(f"no tokens from {path}: it is empty; expected one on each line")
-    return tokens
+    for number, token in tokens.items():
+        if _TOKEN.fullmatch(token) is None:
+            raise StartError(f"no tokens from {path}: line {number} has other than printable ASCII without spaces")
+    return list(tokens.values())

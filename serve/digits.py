@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import Event
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,7 @@ from scanline.v1.digits_pb2_grpc import DigitsServicer
 from serve.calls import Context
 from serve.core import DigitService, Given, Pending
 from serve.errors import BadRequestError, CallError
-from serve.intake import Deferred, Intake, submitted
+from serve.intake import Deferred, submitted
 from serve.settings import ServeSettings
 
 SERVICE: Final = pb.DESCRIPTOR.services_by_name["Digits"].full_name
@@ -25,10 +26,9 @@ REASONS: Final = {reason: pb.RejectReason.Value(f"REJECT_REASON_{reason.name}") 
 class Digits(DigitsServicer):
     """Reads digits."""
 
-    def __init__(self, service: DigitService, intake: Intake, settings: ServeSettings) -> None:
-        """Answer with a service, to which calls come through an intake; tell callers the limits of the settings."""
+    def __init__(self, service: DigitService, settings: ServeSettings) -> None:
+        """Answer with a service; tell callers the limits of the settings."""
         self._service = service
-        self._intake = intake
         self._settings = settings
 
     def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
@@ -44,7 +44,7 @@ class Digits(DigitsServicer):
         self, request_iterator: Iterator[pb.ClassifyRequest], context: Context
     ) -> Iterator[pb.ClassifyResponse]:
         """Classify batches in order, reading ahead while the model runs."""
-        for request, pending in submitted(request_iterator, lambda message: self._submit(message, context)):
+        for request, pending in submitted(request_iterator, context, self._submit):
             if isinstance(pending, CallError):
                 raise pending
             yield self._respond(request, pending)
@@ -80,8 +80,8 @@ class Digits(DigitsServicer):
             file=version.model.version,
         )
 
-    def _submit(self, message: pb.ClassifyRequest, context: Context) -> Pending:
-        return self._intake.submit(context, _images_of(message), message.model_version)
+    def _submit(self, message: pb.ClassifyRequest, context: Context, over: Event | None = None) -> Pending:
+        return self._service.submit(context, _images_of(message), message.model_version, over=over)
 
     def _respond(self, message: pb.ClassifyRequest, pending: Pending) -> pb.ClassifyResponse:
         """Turn answers into a message, with all ten probabilities of each image if they were asked for."""

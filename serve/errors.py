@@ -36,6 +36,10 @@ class NotAvailableError(CallError):
     """The model that is loaded, or the server as it is set, can't do what a call asks for."""
 
 
+class NoAnswerError(CallError):
+    """Another process of the server is gone, or does not answer in time."""
+
+
 class FullError(CallError):
     """The server holds as much work as it may.
 

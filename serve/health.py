@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2
 
 from serve import digits
+from serve.core import when_over
 from serve.oip import servicer as oip
 
 NAMES: Final = ("", digits.SERVICE, oip.SERVICE)  # under which it is asked for; "" is the whole server
@@ -32,4 +34,14 @@ class Health(health.HealthServicer):  # type: ignore[misc] # grpc_health ships n
 
     def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, *say: Any) -> Any:
         """Tell of a service's health whenever it changes."""
-        return super().Watch(request if request.service in NAMES else UNKNOWN, context, *say)
+        return super().Watch(request if request.service in NAMES else UNKNOWN, _Heeded(context), *say)
+
+
+class _Heeded:
+    """The part of a call that grpc_health's Watch uses; it does not look whether the call is over already."""
+
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        self._context = context
+
+    def add_callback(self, callback: Callable[[], None]) -> None:
+        when_over(self._context, callback)

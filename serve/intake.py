@@ -1,22 +1,19 @@
-"""How calls' images come to the core, whatever protocol brings them: whole, in two halves, or as a stream."""
+"""How calls come to the core that do not come whole, whatever protocol brings them: in two halves, or as a stream."""
 
 from __future__ import annotations
 
 import queue
 import threading
-import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from serve.calls import Context
-from serve.core import DigitService, Given, Pending
-from serve.errors import CallError, FullError
+from serve.core import Pending
+from serve.errors import CallError
 
-if TYPE_CHECKING:
-    from serve.tracing import Tracer
-
-NO_DEADLINE: Final = 366 * 24 * 3600.0  # gRPC says hundreds of years where the caller set none
 # Requests of one stream that are read before the first of them is answered. With more, one stream could fill the queue;
 # with fewer, the model would wait for the network.
 IN_FLIGHT: Final = 4
@@ -39,81 +36,91 @@ class Deferred:
     end: Callable[[Any, Pending], Any]
 
 
-class Intake:
-    """Submits calls to a service."""
+class _OfStream:
+    """A stream's call as each of its requests sees it.
 
-    def __init__(self, service: DigitService, tracer: Tracer | None) -> None:
-        """Have the calls traced, where there is something that makes traces."""
-        self._service = service
-        self._tracer = tracer
+    gRPC keeps what is to be done at a call's end until then. Here that is kept for the last requests alone, among which
+    are all that may be unanswered: a stream can have any number.
+    """
 
-    def submit(self, context: Context, images: Given, version: str, *, timeout: float | None = None) -> Pending:
-        """Queue a call's images, to be dropped when its caller goes or its deadline passes.
+    def __init__(self, call: Context) -> None:
+        self.time_remaining, self.is_active = call.time_remaining, call.is_active
+        self.invocation_metadata, self.set_trailing_metadata = call.invocation_metadata, call.set_trailing_metadata
+        self._last: deque[Callable[[], None]] = deque(maxlen=IN_FLIGHT + 2)  # one more is answered, and one submitted
+        call.add_callback(self._end)
 
-        Args:
-            context: the call.
-            images: as DigitService.submit takes them.
-            version: likewise.
-            timeout: seconds after which the caller wants no answer, if it says more than its deadline does.
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        self._last.append(callback)
+        return self.is_active()
 
-        Raises:
-            CallError: as DigitService.submit does.
-        """
-        remaining = context.time_remaining()
-        if timeout is not None:
-            remaining = min(remaining, timeout)
-        deadline = time.monotonic() + remaining if remaining < NO_DEADLINE else None
-        trace = None if self._tracer is None else self._tracer.begin(context.invocation_metadata())
-        pending = self._service.submit(images, version, deadline, trace)
-        if not context.add_callback(pending.cancel):  # the caller went while files were read
-            pending.cancel()
-        return pending
+    def _end(self) -> None:
+        for callback in tuple(self._last):
+            callback()
 
 
 def submitted(
-    requests: Iterator[Message], submit: Callable[[Message], Pending]
+    requests: Iterator[Message], call: Context, submit: Callable[[Message, Context, threading.Event], Pending]
 ) -> Iterator[tuple[Message, Pending | CallError]]:
     """Submit a stream's requests ahead of their answers; give each, in order, with what became of it.
 
     A stream is slowed down where a lone call would be told that the server is full.
 
+    Args:
+        requests: what the stream brings.
+        call: the stream.
+        submit: queues a request; it waits for room until the event is set.
+
     Raises:
         CallError: what came was no request.
     """
-    ahead: queue.Queue[tuple[Message, Pending | CallError] | Exception | None] = queue.Queue(IN_FLIGHT)
-    over = threading.Event()
-
-    def read() -> None:
-        try:
-            for message in requests:
-                ahead.put((message, _submit_patiently(message, submit, over)))
-                if over.is_set():
-                    return
-        except Exception as error:  # noqa: BLE001 - handed to the thread of the call and raised there; here it would end a thread that nobody watches
-            ahead.put(error)
-        else:
-            ahead.put(None)
-
-    threading.Thread(target=read, name="stream-reader", daemon=True).start()
+    ahead = _ReadAhead(submit, call)
+    threading.Thread(target=ahead.read, args=(requests,), name="stream-reader", daemon=True).start()
     try:
-        while (following := ahead.get()) is not None:
+        while (following := ahead.places.get()) is not None:
             if isinstance(following, Exception):
                 raise following
             yield following
     finally:
-        over.set()
-        while not ahead.empty():  # the reader may be waiting for room
-            ahead.get_nowait()
+        ahead.over.set()
+        ahead.take_back()  # the reader may be waiting for a place, too
 
 
-def _submit_patiently(
-    message: Message, submit: Callable[[Message], Pending], over: threading.Event
-) -> Pending | CallError:
-    while True:
+class _ReadAhead(Generic[Message]):
+    """What is read of a stream ahead of its answers.
+
+    Attributes:
+        places: the requests that are not looked at yet, an error that ends them, or None at their end.
+        over: set once nobody will look at them.
+    """
+
+    def __init__(self, submit: Callable[[Message, Context, threading.Event], Pending], call: Context) -> None:
+        self.places: queue.Queue[tuple[Message, Pending | CallError] | Exception | None] = queue.Queue(IN_FLIGHT)
+        self.over = threading.Event()
+        self._submit = submit
+        self._call = _OfStream(call)
+
+    def read(self, requests: Iterator[Message]) -> None:
         try:
-            return submit(message)
-        except FullError as full:
-            if over.wait(full.retry_after):
-                return full
+            for message in requests:
+                self.places.put((message, self._became_of(message)))
+                if self.over.is_set():
+                    self.take_back()
+                    return
+        except Exception as error:  # noqa: BLE001 - handed to the thread of the call and raised there; here it would end a thread that nobody watches
+            self.places.put(error)
+        else:
+            self.places.put(None)
+
+    def take_back(self) -> None:
+        """Drop what nobody will look at."""
+        with suppress(queue.Empty):
+            while True:
+                following = self.places.get_nowait()
+                if isinstance(following, tuple) and isinstance(following[1], Pending):
+                    following[1].drop()
+
+    def _became_of(self, message: Message) -> Pending | CallError:
+        try:
+            return self._submit(message, self._call, self.over)
         except CallError as error:
             return error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -12,14 +12,11 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
-from scanline.inference import open_inference_pb2
-from scanline.v1 import digits_pb2
-from serve import parts, status
-from serve.calls import Calls
+from serve import parts
+from serve.calls import OWN_METHODS, Calls
 from serve.errors import BadRequestError, CallError, FullError
 
 STREAM_RETRY_AFTER: Final = 1.0
-OWN_METHODS: Final = tuple(f"/{own.DESCRIPTOR.package}." for own in (digits_pb2, open_inference_pb2))
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -28,14 +25,14 @@ class CallInterceptor(grpc.ServerInterceptor):
     """Surrounds each call of ours: counted, named, its errors turned into a status, logged.
 
     Of all services, health and reflection too, it bounds the open streams, each of which holds a thread, and answers
-    what is no message with INVALID_ARGUMENT.
+    what is no message with INVALID_ARGUMENT. Reflection, which needs no token, gets half of them at most.
     """
 
     def __init__(self, calls: Calls, max_streams: int) -> None:
         """Report to the calls under way, and let so many streams be open at once."""
         self._calls = calls
-        self._max_streams = max_streams
-        self._streams = threading.BoundedSemaphore(max_streams)
+        self._streams = _Places(max_streams)
+        self._streams_of_others = _Places(max(1, max_streams // 2))
         self._handlers: dict[str, Handler] = {}
 
     def intercept_service(
@@ -56,9 +53,10 @@ class CallInterceptor(grpc.ServerInterceptor):
         """Put what surrounds a call around a handler."""
         if method.startswith(OWN_METHODS):
             surround: Callable[..., AbstractContextManager[None]] = self._surround
+            among: Callable[[], AbstractContextManager[None]] = nullcontext
             kind = descriptor_pool.Default().FindMethodByName(method[1:].replace("/", ".")).input_type
         else:  # health and reflection, whose messages have no repeated parts
-            surround, kind = _answer_errors, None
+            surround, among, kind = self._answer_errors, self._streams_of_others.one, None
         codec = {
             "request_deserializer": _tolerant(handler.request_deserializer, kind),
             "response_serializer": handler.response_serializer,
@@ -77,7 +75,7 @@ class CallInterceptor(grpc.ServerInterceptor):
         assert stream_behaviour is not None, f"{method} is of a kind that no service has"
 
         def stream(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-            with surround(method, context), self._stream():
+            with surround(method, context), among(), self._streams.one():
                 yield from stream_behaviour(_until_gone(requests), context)
 
         return grpc.stream_stream_rpc_method_handler(stream, **codec)
@@ -93,24 +91,30 @@ class CallInterceptor(grpc.ServerInterceptor):
         call.succeed()
 
     @contextmanager
-    def _stream(self) -> Iterator[None]:
-        """Hold one of the places for streams."""
-        if not self._streams.acquire(blocking=False):
-            raise FullError(f"{self._max_streams} streams are open, the most that may be", STREAM_RETRY_AFTER)
+    def _answer_errors(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:
+        """Surround a call of another service: what we refuse of it gets its status."""
+        try:
+            yield
+        except CallError as error:
+            context.abort(*self._calls.turn_away(method, context, error))
+
+
+class _Places:
+    """Places for streams, of which there are so many."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._free = threading.BoundedSemaphore(most)
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Hold one of them."""
+        if not self._free.acquire(blocking=False):
+            raise FullError(f"{self._most} streams are open, the most that may be", STREAM_RETRY_AFTER)
         try:
             yield
         finally:
-            self._streams.release()
-
-
-@contextmanager
-def _answer_errors(method: str, context: grpc.ServicerContext) -> Iterator[None]:
-    """Surround a call of another service: what we refuse of it gets its status."""
-    try:
-        yield
-    except CallError as error:
-        code, message, _ = status.of(error, method)
-        context.abort(code, message)
+            self._free.release()
 
 
 def _tolerant(deserialize: Callable[[bytes], Any] | None, kind: Descriptor | None) -> Callable[[bytes], Any]:

@@ -20,7 +20,7 @@ from serve.calls import Calls
 from serve.core import DigitService
 from serve.credentials import Certificates, Tokens
 from serve.health import Health
-from serve.intake import Deferred, Intake
+from serve.intake import Deferred
 from serve.interceptor import CallInterceptor
 from serve.listening import probe
 from serve.machine import memory, return_memory
@@ -73,7 +73,8 @@ class Server:
         certificate, key, roots = settings.tls_certificate, settings.tls_key, settings.tls_client_roots
         self._certificates = Certificates(certificate, key, roots, self.statistics) if certificate and key else None
         self._tokens = Tokens(settings.token_file, self.statistics) if settings.token_file else None
-        self._calls = Calls(None if self._tokens is None else self._tokens.check, self.statistics.call_failed)
+        check = None if self._tokens is None else self._tokens.check
+        self._calls = Calls(settings.max_calls, check, self.statistics.call_failed)
         self.statistics.in_flight = lambda: self._calls.under_way.now
         self._health = Health()
         try:
@@ -82,10 +83,9 @@ class Server:
             raise StartError(str(error)) from None
         except OSError as error:
             raise StartError(f"can't read {error.filename}: {error.strerror}") from None
-        self._service = DigitService(self.repository, self.statistics, settings)
         self._tracer = _tracer(settings)
-        self._intake = Intake(self._service, self._tracer)
-        self.inference = oip.OpenInference(self.repository, self._intake, self.statistics, settings)
+        self._service = DigitService(self.repository, self.statistics, settings, self._tracer)
+        self.inference = oip.OpenInference(self._service, self.statistics, settings, self._is_ready)
         self._transport = self._build()
         self.address = self._bind()
         self._metrics: MetricsServer | None = None
@@ -97,12 +97,12 @@ class Server:
 
     def start(self) -> None:
         """Begin to answer."""
+        version = self.repository.get()  # before anybody can have it unloaded
         if self._metrics is not None:
             self._metrics.start()
         self.repository.watch()
         self._transport.start()
         self._is_serving.set()
-        version = self.repository.get()
         self.repository.when_changed = self._tell_health
         self._tell_health()
         log.info(
@@ -119,7 +119,7 @@ class Server:
         )
 
     def ask_to_stop(self) -> None:
-        """Ask for the end: the first time in good order, the second time at once. Safe in a signal handler."""
+        """Ask for the end: the first time in good order, the second at once. Takes locks: not for signal handlers."""
         if self._stop_asked.is_set():
             self._stop_forced.set()
         self._stop_asked.set()
@@ -128,8 +128,8 @@ class Server:
         """Wait to be asked to stop; then turn NOT_SERVING, refuse new calls, let the running ones finish, and close.
 
         Returns:
-            Whether all threads have ended. Where gRPC has lost a call, or the model never returns from a run, the
-            thread that waits for it never does.
+            Whether all threads have ended. Where gRPC has lost a call, the model never returns from a run, or a folder
+            of models from a look at it, the thread that waits for it never does.
         """
         calls = self._calls.under_way
         calls_cleared = 0
@@ -151,9 +151,10 @@ class Server:
             calls.wait_until_none(min(0.2, left))
         finished = calls.now == 0
         # what is left: callers that watch our health, and calls past the grace period
+        end = time.monotonic() + CLOSE_TIMEOUT
         closed = self._transport.stop(0).wait(CLOSE_TIMEOUT)
-        self.repository.close()
-        closed &= self._service.batcher.close(CLOSE_TIMEOUT)
+        for close in (self.repository.close, self._service.batcher.close):
+            closed &= close(max(end - time.monotonic(), 0))
         if self._tracer is not None:
             self._tracer.close()
         if self._metrics is not None:
@@ -169,7 +170,7 @@ class Server:
         self._health.tell(is_serving=self._is_ready())
 
     def _build(self) -> grpc.Server:
-        servicer = digits.Digits(self._service, self._intake, self._settings)
+        servicer = digits.Digits(self._service, self._settings)
         server = self._transport_for({**servicer.deferred(), **self.inference.deferred()})
         add_DigitsServicer_to_server(servicer, server)
         add_GRPCInferenceServiceServicer_to_server(self.inference, server)
@@ -207,7 +208,7 @@ class Server:
             else:
                 work = self._service.batcher.work
                 return LoopServer(interceptor, calls, deferred, work, settings=settings, options=options)
-        return thread_server(interceptor, calls, settings.max_calls, options)
+        return thread_server(interceptor, calls, options)
 
     def _bind(self) -> str:
         listen, certificates = self._settings.listen, self._certificates

@@ -24,7 +24,8 @@ import grpc
 import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # it ships no types
 
-from serve.calls import Calls, Tally
+from serve.calls import OWN_METHODS, Calls, Tally
+from serve.core import when_over
 from serve.errors import CallError
 from serve.intake import Deferred
 from serve.interceptor import CallInterceptor, Handler
@@ -34,8 +35,11 @@ from serve.settings import ServeSettings
 # Calls that the core may hand over before we come to ask for more.
 ACCEPT_AHEAD: Final = 16
 # How often the last thread looks for events while all others run the model, in seconds. Each event that it took as it
-# comes would interrupt a run twice and fill the core's caches with other things.
+# comes would interrupt a run twice and fill the core's caches with other things. Where runs wait for company, which
+# those bring, it looks a few times in their delay, but not so often that looking would cost more than waiting gains.
 NAP: Final = 0.01
+LOOKS: Final = 4
+SHORTEST_NAP: Final = 0.001
 AT_ONCE: Final = 0.0  # a deadline that has passed: take an event that is there, don't wait for one
 AS_LONG_AS_IT_TAKES: Final = None
 
@@ -63,21 +67,22 @@ class LoopServer(grpc.Server):
             deferred: the methods that may take too long for a thread that handles events, by their full names: in two
                 halves, or None where they have none.
             work: called when no event is there; runs a batch, and says whether more waits.
-            settings: how many calls may be under way, of which others are refused, how many runs of the model, and how
-                many threads there are for streams and what is slow.
+            settings: how many runs of the model there may be, and threads for streams and what is slow.
             options: the core's channel arguments.
         """
         self._interceptor = interceptor
         self._calls = calls
         self._deferred = deferred
         self._work = work
-        self._max_calls = settings.max_calls
         self._open = Tally()  # the calls of all services
+        self._others = Tally()  # those of health and reflection among them, for which nobody needs a token
+        self._handed_over = Tally()  # what the pool has to do, for callers that may have gone
         self._asked_for = Tally()  # calls that the core is to hand over, or has, and which are not in `_open` yet
         self._working = 0  # loops that run the model, or are about to see whether they can
         self._stopping = False
         # Never set: to wait for it is to rest. time.sleep fails under libfaketime, and an error would end the thread.
         self._never = threading.Event()
+        self._nap = max(min(NAP, settings.max_queue_delay / LOOKS or NAP), SHORTEST_NAP)
         self._lock = threading.Lock()
         self._handlers: dict[str, Any] = {}  # grpc.RpcMethodHandler, of which its stubs don't know all that we use
         self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="call")
@@ -166,7 +171,7 @@ class LoopServer(grpc.Server):
         if more_waits:
             return AT_ONCE
         if all_others_work:
-            self._never.wait(NAP)
+            self._never.wait(self._nap)
             return AT_ONCE
         return AS_LONG_AS_IT_TAKES
 
@@ -182,17 +187,22 @@ class LoopServer(grpc.Server):
             return
         self._accept_next()
         call = LoopCall(event)
-        under_way = self._open.enter()
+        under_way = _enter(self._open, call)
         self._asked_for.leave()
-        if not call.add_callback(self._open.leave):  # another thread has seen its end already
-            self._open.leave()
         handler = self._handlers.get(call.method)
         if handler is None:
             call.end(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {call.method}")
-        elif under_way > self._max_calls:
-            call.end(*self._calls.turn_away(call.method, call, self._max_calls))
-        elif handler.stream_stream is not None:
-            self._pool.submit(_converse, call, handler)
+            return
+        if not call.method.startswith(OWN_METHODS):  # half of the places are our own services'
+            under_way = max(under_way, 2 * _enter(self._others, call) - 1)
+        try:
+            self._calls.check_room(under_way)
+            self._calls.check_token(call.method, call.invocation_metadata())
+        except CallError as error:
+            call.end(*self._calls.turn_away(call.method, call, error))
+            return
+        if handler.stream_stream is not None:
+            self._hand_over(call, _converse, handler)
         else:
             call.when_received(lambda content: self._on_request(call, handler, content))
 
@@ -206,9 +216,19 @@ class LoopServer(grpc.Server):
         elif isinstance(request, CallError) or call.method not in self._deferred:
             _answer(call, handler, request)
         elif (deferred := self._deferred[call.method]) is None or deferred.is_slow(request):
-            self._pool.submit(_answer, call, handler, request)
+            self._hand_over(call, _answer, handler, request)
         else:
             self._begin(call, deferred, request)
+
+    def _hand_over(self, call: LoopCall, act: Callable[..., None], *arguments: Any) -> None:
+        """Let a thread of the pool see to a call, unless too much waits for one: calls that are over wait, too."""
+        try:
+            self._calls.check_room(self._handed_over.enter())
+        except CallError as error:
+            self._handed_over.leave()
+            call.end(*self._calls.turn_away(call.method, call, error))
+            return
+        self._pool.submit(act, call, *arguments).add_done_callback(lambda _: self._handed_over.leave())
 
     def _begin(self, call: LoopCall, deferred: Deferred, request: Any) -> None:
         record = self._calls.begin(call.method, call)
@@ -229,6 +249,13 @@ class LoopServer(grpc.Server):
                 call.answer(content)
 
         pending.when_done(finish)
+
+
+def _enter(tally: Tally, call: LoopCall) -> int:
+    """Count a call until it is over; give how many are under way with it."""
+    under_way = tally.enter()
+    when_over(call, tally.leave)
+    return under_way
 
 
 def _answer(call: LoopCall, handler: Any, request: Any) -> None:

@@ -7,6 +7,7 @@ The `nv_inference_*` names and their units are Triton's, so that its dashboards 
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import accumulate, product
 from typing import Any, Final, get_args
 
+import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, UntypedMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -42,6 +44,8 @@ TRITON_COUNTERS: Final[tuple[tuple[str, str, Callable[[Counts], float]], ...]] =
     ("compute_infer_duration_us", "time that they were in the model", lambda counts: counts.infer * 1e6),
     ("compute_output_duration_us", "time until their answers were taken", lambda counts: counts.output * 1e6),
 )
+
+log = structlog.get_logger("scanline.server")
 
 
 class MetricsServer:
@@ -74,10 +78,12 @@ class MetricsServer:
         host, _, port = listen.rpartition(":")
         try:
             family, _, _, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-            listening = socket.create_server((str(place[0]), int(port)), family=family)
+            # as in gRPC, all addresses of IPv6 are those of IPv4 too, where by itself Python would leave these out
+            everywhere = place[0] == "::" and socket.has_dualstack_ipv6()
+            listening = socket.create_server((str(place[0]), int(port)), family=family, dualstack_ipv6=everywhere)
         except OSError as error:
             raise refusal(f"{listen} for metrics", error) from None
-        self._server = ThreadingHTTPServer((host, 0), partial(_Handler, answers), bind_and_activate=False)
+        self._server = _HttpServer((host, 0), partial(_Handler, answers), bind_and_activate=False)
         self._server.socket.close()
         self._server.socket = listening
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
@@ -91,6 +97,14 @@ class MetricsServer:
         """Answer no more."""
         self._server.shutdown()
         self._server.server_close()
+
+
+class _HttpServer(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """Log that an answer has failed, where socketserver would print a traceback among the log's lines."""
+        error = sys.exception()
+        if not isinstance(error, OSError):  # or else the caller has gone, which is no event
+            log.error("no answer to an operator", exc_info=error)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -108,7 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", CONTENT_TYPE)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     do_HEAD = do_GET  # noqa: N815 - http.server's own name
 

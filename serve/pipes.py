@@ -10,16 +10,12 @@ from typing import Any, TypeAlias
 
 import structlog
 
-from serve.errors import CallError, ModelRunError
+from serve.errors import CallError, ModelRunError, NoAnswerError
 
 # typing.Any both ways: pickled, which is safe between a process and what it has started itself
 Pipe: TypeAlias = "Connection[Any, Any]"
 
 log = structlog.get_logger("scanline.server")
-
-
-class NoAnswerError(Exception):
-    """The other process is gone, or does not answer in time."""
 
 
 class Asker:

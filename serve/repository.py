@@ -49,8 +49,7 @@ class Version:
         model: the whole network.
         steps: the same network one row at a time, or None where there is no such file.
         stamp: what its files looked like.
-        counters: what counts its requests, by the model's name in the Open Inference Protocol.
-        runs: what counts its runs.
+        counters: what counts its requests, by the model's name in the Open Inference Protocol; the first its runs, too.
     """
 
     name: str
@@ -58,7 +57,6 @@ class Version:
     steps: StepModel | None
     stamp: Stamp
     counters: dict[str, ModelCounter]
-    runs: ModelCounter
 
     @property
     def card(self) -> ModelCard:
@@ -69,7 +67,7 @@ class Version:
         """Give what there is to say of each image, float32 [n, WIDTH], of rows, float32 [n, 28, 28], 0 to 1."""
         started = time.monotonic()
         logits = self.model.run(rows)
-        self.runs.ran(len(rows), time.monotonic() - started)
+        self.counters[ROWS_MODEL].ran(len(rows), time.monotonic() - started)
         probabilities = softmax(logits, self.card.temperature)
         answers = np.empty((len(rows), WIDTH), np.float32)
         answers[:, LOGITS] = logits
@@ -109,6 +107,7 @@ class Repository:
         self._refused: dict[int, tuple[Stamp, str]] = {}  # of those present, with what was wrong, in words
         self._missed: set[int] = set()  # those whose folders have gone, as the log has said
         self._unloaded = False
+        self._has_started = False  # the start itself reports what it refuses, when something can be served
         self._stopping = threading.Event()
         self._watcher: threading.Thread | None = None
         self._is_watched = holds_versions(self._source)
@@ -119,6 +118,7 @@ class Repository:
             raise ModelError(reasons or f"{there}; there are {', '.join(map(str, sorted(present))) or 'none'}")
         for number, (_, reason) in self._refused.items():
             self._report_refusal(number, reason)
+        self._has_started = True
 
     def get(self, name: str = CURRENT) -> Version:
         """Give a version that is served; without a name the highest.
@@ -165,8 +165,8 @@ class Repository:
         """Serve what is on disk now, what was refused or unloaded before included, and nothing that has gone.
 
         Raises:
-            NotAvailableError: there is nothing that can be read, or a version is refused; what was served stays, and
-                what was unloaded does so where nothing in the folder can be served.
+            NotAvailableError: there is nothing that can be read or is to be served, or a version is refused; what was
+                served stays, and what was unloaded does so where nothing in the folder can be served.
         """
         with self._changing:
             try:
@@ -176,10 +176,12 @@ class Repository:
             except ModelError:
                 raise NotAvailableError("there is no model where --model says") from None
             self._refused.clear()
-            self._serve(present, [*present])
+            found = self._serve(present, [*present])
             self._unloaded = not self._served
             if self._refused:
                 raise NotAvailableError("; ".join(self._told(reason) for _, reason in self._refused.values()))
+            if not found:
+                raise NotAvailableError(f"no version in the folder is one of {self._settings.model_versions}")
 
     def unload(self) -> None:
         """Serve nothing until `load`; what is under way is finished."""
@@ -201,19 +203,27 @@ class Repository:
             self._watcher = threading.Thread(target=look_on, name="watch", daemon=True)
             self._watcher.start()
 
-    def close(self) -> None:
-        """Stop watching."""
+    def close(self, timeout: float) -> bool:
+        """Stop watching, and say whether that is over within so many seconds: a mount that hangs gives no answer."""
         self._stopping.set()
-        if self._watcher is not None:
-            self._watcher.join()
+        if self._watcher is None:
+            return True
+        self._watcher.join(timeout)
+        return not self._watcher.is_alive()
 
     def _look(self) -> dict[int, Stamp]:
         if self._is_watched:
             return versions_in(self._source)
-        return {ONLY: stamp_of(find(self._source))}
+        model = find(self._source)
+        files = [file for file in (model, model.with_name(STEP_FILE)) if file.is_file()]
+        return {ONLY: tuple(state for file in files for state in stamp_of(file))}
 
-    def _serve(self, present: Mapping[int, Stamp], numbers: list[int]) -> None:
-        """Serve those of the numbers that the policy wants and that can be used. With the lock held."""
+    def _serve(self, present: Mapping[int, Stamp], numbers: list[int]) -> bool:
+        """Serve those of the numbers that the policy wants and that can be used, or else what was. With the lock held.
+
+        Returns:
+            Whether there are any.
+        """
         self._present = present
         self._refused = {number: refusal for number, refusal in self._refused.items() if number in present}
         chosen: dict[str, Version] = {}
@@ -223,17 +233,18 @@ class Repository:
                 if version is not None:
                     chosen[version.name] = version
         if not chosen:  # better what was served than nothing
-            return
+            return False
         for name in self._served.keys() - chosen.keys():
             log.info("version dropped", version=name)
         before, self._served = self._served, chosen
         if not before:
             self.when_changed()
         for version in chosen.values():
-            if before and version not in before.values():  # else this is the start
+            if self._has_started and version not in before.values():
                 self._statistics.reloaded("model", "done")
                 file, accuracy = version.model.version, version.card.accuracy
                 log.info("version loaded", version=version.name, file=file, accuracy=accuracy)
+        return True
 
     def _usable(self, number: int, stamp: Stamp | None) -> Version | None:
         """Give a version as it lies on disk, or, where that can't be used, as it is served; None for neither."""
@@ -246,7 +257,7 @@ class Repository:
             version = self._open(number, stamp)
         except Exception as error:  # noqa: BLE001 - whatever a bad file does to a library, what is served goes on
             self._refused[number] = (stamp, str(error))
-            if self._served:  # else this is the start
+            if self._has_started:
                 self._report_refusal(number, str(error))
             return served
         self._refused.pop(number, None)
@@ -271,7 +282,7 @@ class Repository:
             verify.golden_check(model.path, model.card, model.run)
         model.run(np.zeros((self._settings.max_batch_size, ROWS, COLUMNS), np.float32))
         counters = {name: self._statistics.of(name, str(number)) for name in (ROWS_MODEL, FILES_MODEL)}
-        return Version(str(number), model, steps, stamp, counters, runs=counters[ROWS_MODEL])
+        return Version(str(number), model, steps, stamp, counters)
 
     def _absence(self, name: str) -> CallError:
         if self._unloaded:
@@ -291,4 +302,4 @@ class Repository:
 
     def _told(self, reason: str) -> str:
         """Give a reason as callers may read it, whom it does not concern where the folder lies."""
-        return reason.replace(f"{self._source}/", "")
+        return reason.replace(f"{self._source}/", "").replace(f"{self._source.parent}/", "")

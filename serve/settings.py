@@ -13,6 +13,9 @@ from scanline.settings import Settings
 from serve import sizing
 from serve.folder import Policy
 
+MOST_INT32: Final = 2**31 - 1  # what gRPC and the messages of both protocols have room for
+MOST_CALLS: Final = 1_000_000  # gRPC is told twice as many
+DAY: Final = 86_400.0  # seconds
 _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):(\d{1,5})")
 
 
@@ -64,17 +67,20 @@ class ServeSettings(Settings):
         0.0, ge=0, le=10, description="seconds that a batch which is not full waits for company"
     )
     max_queue_images: int = Field(
-        4096, ge=1, description="most images that wait; beyond it callers are told to come back"
+        4096, ge=1, le=MOST_INT32, description="most images that wait; beyond it callers are told to come back"
     )
-    max_images: int = Field(1024, ge=1, description="most images in one call")
+    max_images: int = Field(1024, ge=1, le=MOST_INT32, description="most images in one call")
     max_pixels: int = Field(
-        default_factory=_each(sizing.max_pixels), ge=784, description="most pixels of an image file"
+        default_factory=_each(sizing.max_pixels), ge=784, le=MOST_INT32, description="most pixels of an image file"
     )
     max_message_bytes: int = Field(
-        default_factory=_each(sizing.max_message_bytes), ge=4096, le=2**31 - 1, description="most bytes in one message"
+        default_factory=_each(sizing.max_message_bytes), ge=4096, le=MOST_INT32, description="most bytes in one message"
     )
     max_calls: int = Field(
-        default_factory=_each(sizing.max_calls), ge=1, description="most calls that are under way or wait for a thread"
+        default_factory=_each(sizing.max_calls),
+        ge=1,
+        le=MOST_CALLS,
+        description="most calls that are under way or wait for a thread",
     )
     max_streams: int = Field(
         default_factory=_each(sizing.max_streams), ge=1, description="most streams that are open at once"
@@ -92,9 +98,15 @@ class ServeSettings(Settings):
     )
     model_threads: int = Field(1, ge=1, le=256, description="onnxruntime's threads in one run")
 
-    keepalive: float = Field(60.0, ge=1, description="seconds without traffic after which a connection is probed")
-    drain_delay: float = Field(0.0, ge=0, description="seconds between turning NOT_SERVING and refusing new calls")
-    grace: float = Field(30.0, ge=0, description="seconds that running calls have to finish once new ones are refused")
+    keepalive: float = Field(
+        60.0, ge=1, le=DAY, description="seconds without traffic after which a connection is probed"
+    )
+    drain_delay: float = Field(
+        0.0, ge=0, le=DAY, description="seconds between turning NOT_SERVING and refusing new calls"
+    )
+    grace: float = Field(
+        30.0, ge=0, le=DAY, description="seconds that running calls have to finish once new ones are refused"
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     log_format: Literal["auto", "console", "json"] = Field("auto", description="auto: console on a terminal, else JSON")

@@ -45,7 +45,7 @@ class Times(NamedTuple):
     """The course of a request that was answered, on the monotonic clock, in seconds."""
 
     came: float  # when it came
-    queued: float  # when it was queued
+    queued: float  # when it was ready to be queued: who waits for room in the queue waits for the model
     begun: float  # when the first of its images was taken into a run
     ended: float  # when the run with its last image ended
     had: float  # when its answers were taken

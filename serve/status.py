@@ -19,6 +19,7 @@ CODES: Final[dict[type[errors.CallError], grpc.StatusCode]] = {
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.NotReadyError: grpc.StatusCode.UNAVAILABLE,
     errors.NotAvailableError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.NoAnswerError: grpc.StatusCode.UNAVAILABLE,
     errors.FullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.CancelledError: grpc.StatusCode.CANCELLED,

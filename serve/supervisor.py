@@ -21,10 +21,10 @@ from typing import Final
 import structlog
 
 from scanline.errors import StartError
-from serve.errors import CallError, NotAvailableError
+from serve.errors import CallError, NoAnswerError, NotAvailableError
 from serve.listening import probe, refusal
 from serve.metrics import MetricsServer
-from serve.pipes import Asker, NoAnswerError, answer
+from serve.pipes import Asker, answer
 from serve.settings import ServeSettings
 from serve.statistics import Snapshot
 
@@ -88,7 +88,7 @@ class Supervisor:
         log.info("serving", address=self.address, **metrics, workers=len(self._workers))
 
     def ask_to_stop(self) -> None:
-        """Ask for the end: the first time in good order, the second time at once. Safe in a signal handler."""
+        """Ask for the end: the first time in good order, the second at once. Takes locks: not for signal handlers."""
         self.stop_asked.set()
         for worker in self._workers:
             worker.terminate()
@@ -158,9 +158,10 @@ class _Worker:
         self._failure: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._orders: Asker  # from when it serves
-        self._lock = threading.Lock()  # of the two below
+        self._lock = threading.Lock()  # of the three below
         self._past = Snapshot()  # what ended processes have counted
         self._last = Snapshot()  # what the process that is there had counted when it was last asked
+        self._obeys = False  # an order that takes its time
         self.serves = False
         self._has_model = False
 
@@ -188,7 +189,7 @@ class _Worker:
     def snapshot(self) -> Snapshot:
         """Give what it has counted, and those before it; of one that does not answer, what was heard last."""
         with self._lock:
-            if self.serves:
+            if self.serves and not self._obeys:  # whose answer would come behind that one
                 try:
                     self._last = self._orders.ask("statistics", patience=STATISTICS_PATIENCE)
                 except NoAnswerError as error:
@@ -204,6 +205,8 @@ class _Worker:
             CallError: it can't.
         """
         if self.serves:
+            with self._lock:
+                self._obeys = True
             try:
                 try:
                     self._orders.ask(order, patience=ADMIN_PATIENCE)
@@ -211,6 +214,8 @@ class _Worker:
                     self._has_model = self._orders.ask("has_model", patience=STATISTICS_PATIENCE)
             except NoAnswerError as error:
                 raise NotAvailableError(f"worker {self._number} does not {order}: {error}") from None
+            finally:
+                self._obeys = False
 
     def _keep(self) -> None:
         pause = FIRST_PAUSE

@@ -9,38 +9,35 @@ from typing import Any, Final
 import grpc
 
 from serve.calls import Calls, Tally
+from serve.errors import CallError
 from serve.interceptor import CallInterceptor, Handler
 
 REFUSING: Final = 2  # threads that tell callers to come back while all others have calls
 
 
-def thread_server(
-    interceptor: CallInterceptor, calls: Calls, max_calls: int, options: Sequence[tuple[str, int]]
-) -> grpc.Server:
+def thread_server(interceptor: CallInterceptor, calls: Calls, options: Sequence[tuple[str, int]]) -> grpc.Server:
     """Make a gRPC server in which each call has a thread.
 
     Args:
         interceptor: stands around every call that is let in.
-        calls: counts and names those that are not.
-        max_calls: the most calls that are under way, each with a thread, since grpc.server gives a call its thread
-            before its message is there; others are refused.
+        calls: says which are, and names the others. Each that is under way has a thread, since grpc.server gives a
+            call its thread before its message is there.
         options: the core's channel arguments.
     """
-    pool = _BoundedPool(calls, max_calls)
+    pool = _BoundedPool(calls)
     return grpc.server(pool, interceptors=[pool, interceptor], options=options)
 
 
 class _BoundedPool(ThreadPoolExecutor, grpc.ServerInterceptor):
-    """The calls' threads. Refuses calls beyond the most that may have or await one.
+    """The calls' threads. Refuses calls beyond the most that may have or await one, and those of strangers.
 
     grpc.server's own bound would not say when to come back, or count what it refuses.
     """
 
-    def __init__(self, calls: Calls, max_calls: int) -> None:
-        super().__init__(max_calls + REFUSING, thread_name_prefix="call")
+    def __init__(self, calls: Calls) -> None:
+        super().__init__(calls.max_calls + REFUSING, thread_name_prefix="call")
         self._under_way = Tally()
         self._calls = calls
-        self._max_calls = max_calls
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
         self._under_way.enter()
@@ -55,10 +52,18 @@ class _BoundedPool(ThreadPoolExecutor, grpc.ServerInterceptor):
     ) -> Handler | None:
         """Give the handler of a call, or one that refuses it: as of a stream, which does not wait for a message."""
         handler = continuation(handler_call_details)
-        if handler is None or self._under_way.now < self._max_calls:
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        try:
+            self._calls.check_room(self._under_way.now + 1)
+            self._calls.check_token(method, handler_call_details.invocation_metadata)
+        except CallError as error:
+            objection = error
+        else:
             return handler
 
         def refuse(_: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-            context.abort(*self._calls.turn_away(handler_call_details.method, context, self._max_calls))
+            context.abort(*self._calls.turn_away(method, context, objection))
 
         return grpc.stream_stream_rpc_method_handler(refuse)

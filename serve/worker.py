@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Final
 
 from scanline.errors import ScanlineError
-from scanline.signals import handled_by
+from scanline.signals import handled_aside_by
 from serve import logs
 from serve.lifecycle import Server
 from serve.machine import share_memory_pools
@@ -36,7 +36,7 @@ def main() -> int:
         server.statistics.everywhere = partial(supervisor.ask, "statistics", patience=STATISTICS_PATIENCE)
         server.inference.load = partial(supervisor.ask, "administer", "load", patience=ADMIN_PATIENCE)
         server.inference.unload = partial(supervisor.ask, "administer", "unload", patience=ADMIN_PATIENCE)
-        handled_by(lambda _: server.ask_to_stop())
+        handled_aside_by(server.ask_to_stop)
         server.start()
     except ScanlineError as error:
         supervisor.ask("failed", str(error), patience=STATISTICS_PATIENCE)

@@ -50,11 +50,11 @@ EVERY_OUTPUT: Final[Mapping[str, Wanted]] = {
 LENGTH: Final = struct.Struct("<I")  # before each element of BYTES
 
 
-def images_of(message: pb.ModelInferRequest, face: Face) -> Given:
+def images_of(message: pb.ModelInferRequest, face: Face, most: int) -> Given:
     """Give the images of a message for a model, float32 or uint8 [n, 28, 28] or the bytes of files.
 
     Raises:
-        BadRequestError: it is not what the model takes.
+        BadRequestError: it is not what the model takes, or more than so many images.
     """
     inputs = message.inputs
     if len(inputs) != 1 or inputs[0].name != face.input.name:
@@ -63,7 +63,9 @@ def images_of(message: pb.ModelInferRequest, face: Face) -> Given:
     given, raw = inputs[0], message.raw_input_contents
     if given.parameters:
         _check_parameters(given.parameters)
-    shape = _shape(given, face.input)
+    if SHARED_MEMORY in given.parameters:
+        raise BadRequestError("there is no shared memory here; send the contents")
+    shape = _shape(given, face.input, most)
     if not raw:
         return _typed(given, shape)
     if len(raw) != 1:
@@ -123,15 +125,21 @@ def response_of(message: pb.ModelInferRequest, face: Face, answers: Answers, ver
     return response
 
 
-def _shape(given: pb.ModelInferRequest.InferInputTensor, expected: Tensor) -> tuple[int, ...]:
-    """Give the shape of an input, once it and the type are those expected."""
+def _shape(given: pb.ModelInferRequest.InferInputTensor, expected: Tensor, most: int) -> tuple[int, ...]:
+    """Give the shape of an input, once it and the type are those expected.
+
+    Looked at before the contents, of which a small message may have very many.
+    """
     if given.datatype not in expected.datatypes:
         kinds = " or ".join(expected.datatypes)
         raise BadRequestError(f"the input {given.name!r} has datatype {given.datatype[:64]!r}, expected {kinds}")
     shape = tuple(given.shape)
-    if shape[1:] != expected.shape or not shape or shape[0] < 1:
+    if shape[1:] != expected.shape or not shape or not 1 <= shape[0] <= most:
         right = ", ".join(map(str, ("n", *expected.shape)))
-        raise BadRequestError(f"the input {given.name!r} has shape {[*shape[:8]]}, expected [{right}] with n above 0")
+        raise BadRequestError(
+            f"the input {given.name!r} has shape {[*shape[:8]]}, expected [{right}] with n from 1 to {most}, "
+            f"the server's --max-images"
+        )
     return shape
 
 
@@ -148,8 +156,6 @@ def _numbers(content: bytes, given: pb.ModelInferRequest.InferInputTensor, shape
 
 def _typed(given: pb.ModelInferRequest.InferInputTensor, shape: tuple[int, ...]) -> Given:
     """Read `contents`."""
-    if SHARED_MEMORY in given.parameters:
-        raise BadRequestError("there is no shared memory here; send the contents")
     field = FIELDS[given.datatype]
     others = [other.name for other, _ in given.contents.ListFields() if other.name != field]
     if others:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from threading import Event
 from typing import Final
 
 from scanline import __version__
 from scanline.inference import open_inference_pb2 as pb
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 from serve.calls import Context
-from serve.core import Pending
+from serve.core import DigitService, Pending
 from serve.errors import BadRequestError, CallError, DisallowedError, ExpiredError, NotFoundError, NotReadyError
-from serve.intake import Deferred, Intake, submitted
+from serve.intake import Deferred, submitted
 from serve.oip import convert
 from serve.oip.models import FACES, config_of, face_of, index_of, metadata_of, statistics_of
-from serve.repository import Repository
 from serve.settings import ServeSettings
 from serve.statistics import FILES_MODEL, Statistics
 
@@ -40,29 +40,36 @@ class OpenInference(GRPCInferenceServiceServicer):
         unload: serves nothing, likewise.
     """
 
-    def __init__(self, repository: Repository, intake: Intake, statistics: Statistics, settings: ServeSettings) -> None:
-        """Answer with a repository's versions, to which calls come through an intake.
+    def __init__(
+        self,
+        service: DigitService,
+        statistics: Statistics,
+        settings: ServeSettings,
+        is_ready: Callable[[], bool],
+    ) -> None:
+        """Answer with a service.
 
         Args:
-            repository: the versions of the model.
-            intake: takes what is to be inferred.
+            service: has the versions of the model, and takes what is to be inferred.
             statistics: what the versions have done.
             settings: what the configuration tells, and whether there are admin calls.
+            is_ready: says whether calls are worth sending.
         """
-        self._repository = repository
-        self._intake = intake
-        self.load: Callable[[], None] = repository.load
-        self.unload: Callable[[], None] = repository.unload
+        self._service = service
+        self._repository = service.repository
+        self.load: Callable[[], None] = self._repository.load
+        self.unload: Callable[[], None] = self._repository.unload
         self._statistics = statistics
         self._settings = settings
+        self._is_ready = is_ready
 
     def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
         """Say that the process answers."""
         return pb.ServerLiveResponse(live=True)
 
     def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
-        """Say whether a version of the model is served."""
-        return pb.ServerReadyResponse(ready=bool(self._repository.served()))
+        """Say whether calls are worth sending: a version of the model is served, and the server is not stopping."""
+        return pb.ServerReadyResponse(ready=self._is_ready())
 
     def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
         """Say whether a version of a model is served; no error where there is no such model, as with Triton."""
@@ -108,7 +115,7 @@ class OpenInference(GRPCInferenceServiceServicer):
         self, request_iterator: Iterator[pb.ModelInferRequest], context: Context
     ) -> Iterator[pb.ModelStreamInferResponse]:
         """Infer in order, reading ahead while the model runs; a request that is refused does not end the stream."""
-        for request, pending in submitted(request_iterator, lambda message: self._submit(message, context)):
+        for request, pending in submitted(request_iterator, context, self._submit):
             try:
                 if isinstance(pending, CallError):
                     raise pending
@@ -162,11 +169,11 @@ class OpenInference(GRPCInferenceServiceServicer):
             raise DisallowedError("loading and unloading is switched off; start the server with --admin to allow it")
         face_of(name)
 
-    def _submit(self, message: pb.ModelInferRequest, context: Context) -> Pending:
+    def _submit(self, message: pb.ModelInferRequest, context: Context, over: Event | None = None) -> Pending:
         face = face_of(message.model_name)
         convert.wanted_of(message, face)  # refused before the model is troubled
-        timeout, images = convert.timeout_of(message), convert.images_of(message, face)
-        return self._intake.submit(context, images, message.model_version, timeout=timeout)
+        timeout, images = convert.timeout_of(message), convert.images_of(message, face, self._settings.max_images)
+        return self._service.submit(context, images, message.model_version, timeout=timeout, over=over)
 
     def _respond(self, message: pb.ModelInferRequest, pending: Pending) -> pb.ModelInferResponse:
         answers = pending.result()

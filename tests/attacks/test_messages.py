@@ -17,7 +17,7 @@ from scanline.inference import open_inference_pb2 as oip
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from tests.faults import http2
-from tests.faults.server import Answers, BesetServer
+from tests.faults.server import ROOM_MIB, Answers, BesetServer
 from tests.serve.conftest import PATIENCE
 
 LIMIT = 16 * 2**20  # the server's --max-message-bytes, as conftest.py of tests/faults has it
@@ -141,6 +141,18 @@ def test_streams_of_every_service_leave_threads_for_calls(channel: grpc.Channel)
         end.set()
         for call in held:
             call.cancel()
+
+
+def test_a_stream_keeps_nothing_of_what_is_answered(server: BesetServer, channel: grpc.Channel) -> None:
+    request = pb.ClassifyRequest(pixels=bytes(512 * 784))
+    answers = DigitsStub(channel).ClassifyStream((request for _ in range(120)), timeout=PATIENCE)
+    for _ in range(20):
+        next(answers)
+    before = server.memory()
+    for _ in range(99):  # the network's form of these images has 150 MiB
+        next(answers)
+    assert server.memory() < before + ROOM_MIB
+    assert len(list(answers)) == 1
 
 
 def test_the_names_that_watchers_of_health_ask_for_are_not_kept(channel: grpc.Channel) -> None:

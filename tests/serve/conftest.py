@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from scanline.model import Model
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from serve.lifecycle import Server
 from serve.settings import ServeSettings
@@ -25,8 +26,8 @@ PATIENCE = 30.0
 
 @contextmanager
 def serving(**settings: Any) -> Iterator[Server]:
-    """Run a server in this process, on a free port."""
-    server = Server(ServeSettings(listen="127.0.0.1:0", **settings))
+    """Run a server in this process, on a free port if the settings name none."""
+    server = Server(ServeSettings(**{"listen": "127.0.0.1:0"} | settings))
     server.start()
     life = threading.Thread(target=server.run_until_stopped)
     life.start()
@@ -109,3 +110,37 @@ def start_server(transport: str) -> Iterator[Callable[..., ServerProcess]]:
         if server_process.process.poll() is None:
             server_process.process.kill()
         server_process.process.communicate()
+
+
+class HeldModel:
+    """Takes the place of Model.run: waits until it is let go, or fails. No real model does so when it is told to."""
+
+    def __init__(self) -> None:
+        self.started = threading.Semaphore(0)
+        self.allowed = threading.Semaphore(0)
+        self.failure: Exception | None = None
+        self.images: list[int] = []  # in each run
+
+    def __call__(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.images.append(len(rows))
+        self.started.release()
+        assert self.allowed.acquire(timeout=PATIENCE)
+        if self.failure is not None:
+            raise self.failure
+        return np.zeros((len(rows), 10), np.float32)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldModel]:
+    model = HeldModel()
+    monkeypatch.setattr(Model, "run", lambda _, rows: model(rows))
+    model.allowed.release()  # for the warm-up
+    yield model
+    model.allowed.release(1000)
+
+
+@pytest.fixture
+def held_server(held: HeldModel, transport: str) -> Iterator[Server]:
+    with serving(transport=transport, max_queue_images=1024, instances=1) as server:
+        assert held.started.acquire(timeout=PATIENCE)  # the warm-up
+        yield server

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from serve.batcher import Array, Batcher, Run, Ticket
 from serve.errors import CancelledError, ExpiredError, FullError, ModelRunError, StoppingError
+from tests.faults.server import until
 
 PATIENCE = 30.0  # for what must happen; only a test that fails waits so long
 
@@ -308,6 +309,20 @@ def test_closing_answers_what_waits_and_refuses_what_comes(run: HeldRun, pool: T
     closing.result(PATIENCE)
 
 
+def test_images_that_nobody_comes_for_do_not_keep_the_queue_full() -> None:
+    def double(batch: Array) -> Array:
+        return batch * 2
+
+    batcher = Batcher(max_batch_size=2, max_queue_images=4)
+    left = batcher.submit(double, rows(1, 2, 3, 4))  # as of a stream whose caller reads no answers
+    with pytest.raises(FullError):
+        batcher.submit(double, rows(5))
+    until(lambda: batcher.pending(double) == 0, "they are run")
+    assert batcher.result(batcher.submit(double, rows(5))).tolist() == [[10]]
+    assert batcher.result(left)[:, 0].tolist() == [2, 4, 6, 8]
+    batcher.close()
+
+
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), instances=st.integers(1, 3), max_batch_size=st.integers(1, 70))
 def test_every_caller_gets_its_own_answer(seed: int, instances: int, max_batch_size: int) -> None:
@@ -343,6 +358,25 @@ def test_every_caller_gets_its_own_answer(seed: int, instances: int, max_batch_s
             future.result(PATIENCE)
     assert batcher._waiting == 0
     batcher.close()
+
+
+def test_a_run_in_a_caller_s_thread_counts_until_it_returns(run: HeldRun, pool: ThreadPoolExecutor) -> None:
+    batcher = Batcher(max_batch_size=1, max_queue_images=2)
+    asked = Callers(batcher, run, pool).ask(1)
+    run.wait_for_start()
+    assert not batcher.close(timeout=0.1)
+    run.let_go()
+    assert asked.answer() == [2]
+    assert batcher.close()
+
+
+def test_who_waits_for_company_does_not_hold_up_the_end(run: HeldRun, pool: ThreadPoolExecutor) -> None:
+    batcher = Batcher(max_batch_size=2, max_queue_images=2, max_queue_delay=10 * PATIENCE)
+    asked = Callers(batcher, run, pool).ask(1)
+    until(lambda: batcher._running == 1, "a thread waits for company")
+    assert batcher.close(PATIENCE)
+    with pytest.raises(StoppingError):
+        asked.answer()
 
 
 def test_a_run_that_never_returns_does_not_hold_up_the_end() -> None:

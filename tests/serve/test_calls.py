@@ -6,54 +6,25 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import cast
+from io import BytesIO
+from typing import Any, Final, cast
 
 import grpc
-import numpy as np
 import pytest
-from numpy.typing import NDArray
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from PIL import Image
 
 from scanline.contract import REQUEST_ID
-from scanline.model import Model
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
+from serve.health import Health
 from serve.lifecycle import Server
 from serve.status import Metadata
-from tests.serve.conftest import PATIENCE, ServerProcess, serving
+from tests.faults.server import until
+from tests.serve.conftest import PATIENCE, HeldModel, ServerProcess, serving
 
 ONE_IMAGE = pb.ClassifyRequest(pixels=bytes(784))
-
-
-class HeldModel:
-    """Takes the place of Model.run: waits until it is let go, or fails. No real model does so when it is told to."""
-
-    def __init__(self) -> None:
-        self.started = threading.Semaphore(0)
-        self.allowed = threading.Semaphore(0)
-        self.failure: Exception | None = None
-
-    def __call__(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.started.release()
-        assert self.allowed.acquire(timeout=PATIENCE)
-        if self.failure is not None:
-            raise self.failure
-        return np.zeros((len(rows), 10), np.float32)
-
-
-@pytest.fixture
-def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[HeldModel]:
-    model = HeldModel()
-    monkeypatch.setattr(Model, "run", lambda _, rows: model(rows))
-    model.allowed.release()  # for the warm-up
-    yield model
-    model.allowed.release(1000)
-
-
-@pytest.fixture
-def held_server(held: HeldModel, transport: str) -> Iterator[Server]:
-    with serving(transport=transport, max_queue_images=1024, instances=1) as server:
-        assert held.started.acquire(timeout=PATIENCE)  # the warm-up
-        yield server
 
 
 def trailing(call: grpc.Call | grpc.RpcError) -> dict[str, str | bytes]:
@@ -152,12 +123,112 @@ def test_a_cancelled_call_frees_its_place_and_its_batch_mates_are_answered(
         running = stub.Classify.future(ONE_IMAGE)
         assert held.started.acquire(timeout=PATIENCE)
         mates = [stub.Classify.future(ONE_IMAGE) for _ in range(5)]
+        until(lambda: held_server.statistics.in_flight() == 6, "all have come")
         mates[2].cancel()
+        until(lambda: held_server.statistics.in_flight() == 5, "one has gone")
         held.allowed.release(100)
         assert len(running.result(PATIENCE).predictions) == 1
         for index, mate in enumerate(mates):
             if index != 2:
                 assert len(mate.result(PATIENCE).predictions) == 1
+    assert sum(held.images[1:]) == 5  # after the warm-up
+
+
+@pytest.fixture(scope="module")
+def slow_files() -> pb.ClassifyRequest:
+    """A call whose files take far longer to read than a test waits."""
+    content = BytesIO()
+    Image.new("L", (4000, 4000)).save(content, "PNG")
+    return pb.ClassifyRequest(files=pb.EncodedImages(files=[content.getvalue()] * 1000))
+
+
+SLOW: Final = {"instances": 1, "max_message_bytes": 2**25, "max_pixels": 2**24}
+
+
+def test_files_are_not_read_for_a_caller_who_has_gone(slow_files: pb.ClassifyRequest, transport: str) -> None:
+    with serving(transport=transport, **SLOW) as server, grpc.insecure_channel(server.address) as channel:
+        call = DigitsStub(channel).Classify.future(slow_files)
+        until(lambda: server.statistics.in_flight() == 1, "the call has come")
+        call.cancel()
+        until(lambda: server.statistics.snapshot().calls_failed == {"CANCELLED": 1}, "it is dropped")
+
+
+def test_calls_that_are_taken_back_wait_for_threads_within_bounds(slow_files: pb.ClassifyRequest) -> None:
+    few = {"max_calls": 4, "threads": 2, "max_streams": 1}
+    with serving(transport="loop", **few, **SLOW) as server, grpc.insecure_channel(server.address) as channel:
+        stub = DigitsStub(channel)
+        running = [stub.Classify.future(slow_files) for _ in range(2)]
+        until(lambda: server.statistics.in_flight() == len(running), "both threads have calls")
+
+        def is_refused() -> bool:
+            call = stub.Classify.future(pb.ClassifyRequest(files=pb.EncodedImages(files=[b""])))
+            try:
+                error = call.exception(timeout=0.1)
+            except grpc.FutureTimeoutError:
+                call.cancel()
+                return False
+            return isinstance(error, grpc.RpcError) and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+        until(is_refused, "as many wait as may")
+        assert len(stub.Classify(ONE_IMAGE, timeout=PATIENCE).predictions) == 1
+
+
+def refusal_of(stream: Any) -> grpc.StatusCode | None:
+    try:
+        next(stream)
+    except grpc.RpcError as error:
+        return error.code()
+    return None
+
+
+def test_health_and_reflection_leave_half_of_the_places_to_others(transport: str) -> None:
+    over = threading.Event()
+
+    def questions() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        over.wait(PATIENCE)
+
+    with (
+        serving(transport=transport, max_calls=16, max_streams=2) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+        held: list[Any] = [reflection.ServerReflectionInfo(questions())]
+        next(held[0])
+        with pytest.raises(grpc.RpcError) as error:
+            next(reflection.ServerReflectionInfo(questions()))
+        assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert trailing(error.value)["grpc-retry-pushback-ms"] == "1000"
+        assert server.statistics.snapshot().calls_failed == {"RESOURCE_EXHAUSTED": 1}
+        stub = DigitsStub(channel)
+        assert len(list(stub.ClassifyStream(iter([ONE_IMAGE]), timeout=PATIENCE))) == 1
+        if transport == "loop":  # grpc.server gives a call its thread before anybody can say no
+            watch = health_pb2_grpc.HealthStub(channel).Watch
+            watches = [watch(health_pb2.HealthCheckRequest()) for _ in range(16)]
+            refusals = [refusal_of(each) for each in watches]  # the server may take them in another order
+            assert set(refusals) == {None, grpc.StatusCode.RESOURCE_EXHAUSTED}
+            assert refusals.count(None) < 8  # one of the eight places is reflection's
+            held += watches
+        assert len(stub.Classify(ONE_IMAGE, timeout=PATIENCE).predictions) == 1
+        over.set()
+        for call in held:
+            call.cancel()
+
+
+class OverCall:
+    """A call that ended just before: no caller can be made to leave at that moment."""
+
+    def add_callback(self, _: Callable[[], None]) -> bool:
+        return False
+
+
+def test_who_watches_health_and_goes_at_once_is_forgotten() -> None:
+    health = Health()
+    said: list[health_pb2.HealthCheckResponse | None] = []
+    health.Watch(health_pb2.HealthCheckRequest(), cast("grpc.ServicerContext", OverCall()), said.append)
+    assert said[-1] is None
+    health.tell(is_serving=True)
+    assert said[-1] is None
 
 
 def test_log_lines_are_data(start_server: Callable[..., ServerProcess]) -> None:

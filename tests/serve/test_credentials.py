@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -15,6 +17,7 @@ from scanline.inference import open_inference_pb2 as oip
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
+from serve.digits import SERVICE
 from serve.lifecycle import Server
 from tests.faults.server import until
 from tests.serve.conftest import PATIENCE, ServerProcess, serving
@@ -142,7 +145,7 @@ def test_a_file_that_is_not_there_is_named(files: Files, missing: str) -> None:
 
 def test_a_call_needs_a_token_and_health_does_not(tmp_path: Path, transport: str) -> None:
     tokens = tmp_path / "tokens"
-    tokens.write_text("one\ntwo\n")
+    tokens.write_text("one\r\n\n  two \n")
     with serving(transport=transport, token_file=tokens) as server, grpc.insecure_channel(server.address) as channel:
         stub = DigitsStub(channel)
         request = pb.ClassifyRequest(pixels=bytes(784))
@@ -168,6 +171,25 @@ def test_a_call_needs_a_token_and_health_does_not(tmp_path: Path, transport: str
         assert health.status == health_pb2.HealthCheckResponse.SERVING
         listing = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
         assert list(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(listing, timeout=PATIENCE))
+
+
+def test_no_stranger_s_message_is_waited_for(tmp_path: Path, transport: str) -> None:
+    (tmp_path / "tokens").write_text("one\n")
+    over = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        over.wait(PATIENCE)
+        yield from ()
+
+    settings = {"token_file": tmp_path / "tokens", "transport": transport}
+    with serving(**settings) as server, grpc.insecure_channel(server.address) as channel:
+        silent: Callable[..., Any] = channel.stream_unary(f"/{SERVICE}/Classify").future
+        try:
+            error = silent(nothing(), timeout=PATIENCE / 3).exception()
+            assert isinstance(error, grpc.RpcError)
+            assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+        finally:
+            over.set()
 
 
 def test_a_renewed_token_is_taken_and_an_empty_file_is_not(
@@ -206,4 +228,8 @@ def test_a_token_file_without_tokens_is_one_clear_line(tmp_path: Path) -> None:
     path.write_text(" \n")
     assert failed_start("--token-file", str(path)) == (
         f"error: no tokens from {path}: it is empty; expected one on each line"
+    )
+    path.write_text("one\n\n# staging\n")
+    assert failed_start("--token-file", str(path)) == (
+        f"error: no tokens from {path}: line 3 has other than printable ASCII without spaces"
     )

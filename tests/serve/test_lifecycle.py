@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import grpc
@@ -17,8 +18,11 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
+from PIL import Image
 
 from scanline.contract import METADATA_PREFIX
+from scanline.inference import open_inference_pb2 as oip
+from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from scanline.model import SHIPPED, find
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
@@ -93,6 +97,35 @@ def test_a_second_signal_ends_it_at_once(start_server: StartServer) -> None:
         assert server.wait_for("stopped")["finished"] is False
         assert server.end()[0] == 0
         never.set()
+
+
+# A signal's handler may run at any step of the main thread: here where it holds the lock of what it waits for.
+SIGNALLED = """
+import signal, sys, threading
+from scanline.cli import main
+
+wait, signals = threading.Condition.wait, [signal.SIGTERM]
+
+def interrupted(condition, timeout=None):
+    if signals and timeout == 1.0 and threading.current_thread() is threading.main_thread():
+        signal.raise_signal(signals.pop())
+    return wait(condition, timeout)
+
+threading.Condition.wait = interrupted
+sys.exit(main(["serve", "--listen", "127.0.0.1:0", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_signal_may_come_at_any_step(workers: str) -> None:
+    command = [sys.executable, "-c", SIGNALLED, "--workers", workers, "--log-format", "json"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _, said = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    assert process.returncode == 0, said
+    assert "stopped" in said.splitlines()[-1]
 
 
 def test_a_log_that_nobody_takes_holds_nothing_up(start_server: StartServer, images: NDArray[np.uint8]) -> None:
@@ -262,6 +295,17 @@ def test_settings_can_be_printed_as_variables(start_server: StartServer) -> None
         (["--tls-client-roots", "roots.crt"], "--tls-client-roots needs --tls-certificate and --tls-key"),
         (["--max-streams", "64"], "--max-streams 64 leaves none of the 64 threads for reading image files"),
         (["--workers", "0"], "--workers should be greater than or equal to 1, not '0'\n"),
+        (["--keepalive", "3000000"], "--keepalive should be less than or equal to 86400, not '3000000'\n"),
+        (["--keepalive", "inf"], "--keepalive should be less than or equal to 86400, not 'inf'\n"),
+        (["--drain-delay", "inf"], "--drain-delay should be less than or equal to 86400, not 'inf'\n"),
+        (["--grace", "1e300"], "--grace should be less than or equal to 86400, not '1e300'\n"),
+        (["--max-calls", "1100000000"], "--max-calls should be less than or equal to 1000000, not '1100000000'\n"),
+        (
+            ["--max-images", f"{2**33}", "--max-queue-images", f"{2**31 - 1}"],
+            "--max-images should be less than or equal to 2147483647, not '8589934592'\n",
+        ),
+        (["--max-queue-images", f"{2**31}"], "--max-queue-images should be less than or equal to 2147483647, not "),
+        (["--max-pixels", f"1{309 * '0'}"], "--max-pixels should be less than or equal to 2147483647, not '1000"),
     ],
 )
 def test_settings_that_cannot_work_are_wrong_use(arguments: list[str], words: str) -> None:
@@ -269,6 +313,36 @@ def test_settings_that_cannot_work_are_wrong_use(arguments: list[str], words: st
     result = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 2
     assert result.stderr.startswith(f"error: {words}")
+
+
+def test_the_most_that_settings_take_can_be_served(start_server: StartServer) -> None:
+    most = {
+        "--max-batch-size": 4096,
+        "--max-queue-delay": 10,
+        "--max-queue-images": 2**31 - 1,
+        "--max-images": 2**31 - 1,
+        "--max-pixels": 2**31 - 1,
+        "--max-message-bytes": 2**31 - 1,
+        "--max-calls": 1_000_000,
+        "--threads": 1024,
+        "--max-streams": 1023,
+        "--keepalive": 86_400,
+        "--drain-delay": 86_400,
+        "--grace": 86_400,
+    }
+    server = start_server(*(str(word) for option in most.items() for word in option))
+    with grpc.insecure_channel(server.wait_for("serving")["address"]) as channel:
+        assert DigitsStub(channel).GetModel(pb.GetModelRequest()).limits.max_images == 2**31 - 1
+        config = GRPCInferenceServiceStub(channel).ModelConfig(oip.ModelConfigRequest(name="digits")).config
+        assert config.max_batch_size == 2**31 - 1
+        picture = BytesIO()
+        Image.new("L", (40, 60), 255).save(picture, "WEBP")
+        request = pb.ClassifyRequest(files=pb.EncodedImages(files=[picture.getvalue()]))
+        assert DigitsStub(channel).Classify(request).predictions[0].reason == pb.REJECT_REASON_BLANK
+    for event in ("not serving", "stopped"):
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for(event)
+    assert server.end()[0] == 0
 
 
 def test_the_health_command_tells_serving_from_silence(start_server: StartServer) -> None:

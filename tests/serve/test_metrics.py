@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -20,12 +23,17 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+import structlog
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
+from scanline.inference import open_inference_pb2 as oip
+from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from serve.lifecycle import Server
+from serve.metrics import MetricsServer
+from serve.statistics import Snapshot
 from tests.faults.server import until
 from tests.serve.conftest import PATIENCE, ServerProcess, serving
 from tests.serve.test_credentials import Files
@@ -110,10 +118,28 @@ def test_it_is_alive_at_once_and_ready_while_it_serves(start_server: Callable[..
     assert get(address, "/healthz") == (200, "alive\n")
     assert get(address, "/readyz") == (200, "ready\n")
     assert get(address, "/elsewhere") == (404, "there are /metrics, /healthz, /readyz\n")
-    server.process.send_signal(signal.SIGTERM)
-    server.wait_for("not serving")
-    assert get(address, "/healthz") == (200, "alive\n")
-    assert get(address, "/readyz") == (503, "not serving\n")
+    with grpc.insecure_channel(server.events[-1]["address"]) as channel:
+        inference = GRPCInferenceServiceStub(channel)
+        assert inference.ServerReady(oip.ServerReadyRequest(), timeout=PATIENCE).ready
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_for("not serving")
+        assert get(address, "/healthz") == (200, "alive\n")
+        assert get(address, "/readyz") == (503, "not serving\n")
+        assert not inference.ServerReady(oip.ServerReadyRequest(), timeout=PATIENCE).ready
+
+
+def test_head_gets_no_body(server: Server) -> None:
+    assert server.metrics_address is not None
+    host, _, port = server.metrics_address.rpartition(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=PATIENCE) as connection,
+        connection.makefile("rb") as answer,
+    ):
+        connection.sendall(b"HEAD /healthz HTTP/1.0\r\n\r\n")
+        head = answer.read()
+    assert head.startswith(b"HTTP/1.0 200 ")
+    assert b"Content-Length: 6\r\n" in head
+    assert head.endswith(b"\r\n\r\n")
 
 
 def test_a_connection_that_says_nothing_holds_up_no_scrape(server: Server) -> None:
@@ -121,6 +147,47 @@ def test_a_connection_that_says_nothing_holds_up_no_scrape(server: Server) -> No
     host, _, port = server.metrics_address.rpartition(":")
     with socket.create_connection((host, int(port))):
         assert get(server.metrics_address, "/healthz")[0] == 200
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_all_of_ipv6_is_all_of_ipv4_too_as_for_grpc() -> None:
+    with serving(metrics_listen="[::]:0") as server:
+        address = str(server.metrics_address)
+        for host in ("127.0.0.1", "[::1]"):
+            assert get(f"{host}:{address.rpartition(':')[2]}", "/readyz") == (200, "ready\n")
+        own = {"SCANLINE_TLS_CERTIFICATE": "server.crt", "SCANLINE_METRICS_LISTEN": address}
+        assert health(**own) == (0, "serving\n")
+
+
+def answering() -> int:
+    """Count the threads that answer a connection."""
+    return sum("process_request_thread" in thread.name for thread in threading.enumerate())
+
+
+def test_a_connection_that_is_reset_is_no_event(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
+    assert server.metrics_address is not None
+    host, _, port = server.metrics_address.rpartition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        until(lambda: answering() == 1, "the connection was taken")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close() resets it
+    until(lambda: answering() == 0, "it is done with")
+    assert get(server.metrics_address, "/healthz")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_an_answer_that_fails_is_a_line_of_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail() -> Snapshot:
+        raise ValueError("no such count")
+
+    with structlog.testing.capture_logs() as lines:
+        port = MetricsServer("127.0.0.1:0", fail, lambda: True)
+        port.start()
+        with pytest.raises(http.client.RemoteDisconnected):
+            get(port.address, "/metrics")
+        until(lambda: answering() == 0, "it is done with")
+        port.close()
+    assert [(line["event"], line["log_level"]) for line in lines] == [("no answer to an operator", "error")]
+    assert capfd.readouterr().err == ""
 
 
 def test_a_taken_port_is_one_clear_line() -> None:
@@ -186,9 +253,9 @@ def test_the_health_command_asks_with_tls(tmp_path: Path) -> None:
         assert health(server.address, *roots, *identity) == (0, "serving\n")
         assert health(*roots, *identity, SCANLINE_LISTEN=server.address) == (0, "serving\n")
         for arguments, words in {
-            (): "running there, without TLS? (--tls-roots CA.PEM asks with it)\n",
+            (): "running there, without TLS? (--tls-roots CA.PEM or Tls(roots=...) asks with it)\n",
             ("--tls",): "is not trusted here: give its authority's, a PEM file, as --tls-roots or Tls(roots=...)\n",
-            roots: "running there, with TLS?\n",
+            roots: "a certificate of its callers (--tls-certificate and --tls-key, or Tls(certificate=..., key=...))\n",
         }.items():
             code, said = health(server.address, *arguments)
             assert (code, said.count("\n")) == (1, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from scanline import manifest
 from scanline.inference import open_inference_pb2 as oip
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from scanline.model import SHIPPED
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from scanline.verify import GOLDEN
+from serve import repository
+from serve.folder import Stamp
 from serve.lifecycle import Server
 from tests.faults.server import until
-from tests.serve.conftest import ServerProcess, serving
+from tests.serve.conftest import PATIENCE, ServerProcess, serving
 from tests.serve.published import FLOAT32, INT8, publish
 from tests.serve.test_digits import refusal
 from tests.serve.test_lifecycle import NOT_SERVING, SERVING, failed_start
@@ -273,9 +275,41 @@ def test_a_load_that_finds_nothing_sound_leaves_the_model_unloaded(
     state, reason = index(triton)["1"]
     assert state == "UNAVAILABLE"
     assert "digits.int8.onnx has " in reason
+    assert server.statistics.snapshot().reloads == {("model", "refused"): 1}
     publish(models, 1)
     triton.RepositoryModelLoad(request)
     assert current(stub) == "1"
+    assert server.statistics.snapshot().reloads == {("model", "refused"): 1, ("model", "done"): 1}
+
+
+def test_a_load_that_finds_nothing_says_so(
+    models: Path, server: Server, stub: DigitsStub, triton: GRPCInferenceServiceStub
+) -> None:
+    request = oip.RepositoryModelLoadRequest(model_name="digits")
+    shutil.rmtree(models / "1")
+    nothing = (grpc.StatusCode.FAILED_PRECONDITION, "no version in the folder is one of latest:1")
+    assert refusal(lambda: triton.RepositoryModelLoad(request)) == nothing
+    assert answer(stub, "") == "1"  # what was served stays
+    triton.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="digits"))
+    assert refusal(lambda: triton.RepositoryModelLoad(request)) == nothing
+    assert answer(stub, "") == "UNAVAILABLE: the model is unloaded"
+
+
+def test_what_a_load_after_an_unload_finds_is_in_the_log(
+    models: Path, start_server: Callable[..., ServerProcess]
+) -> None:
+    server = start_server("--model", str(models), "--admin")
+    with grpc.insecure_channel(server.wait_for("serving")["address"]) as channel:
+        stub, triton = DigitsStub(channel), GRPCInferenceServiceStub(channel)
+        triton.RepositoryModelUnload(oip.RepositoryModelUnloadRequest(model_name="digits"))
+        publish(models, 2, spoil=truncated)
+        request = oip.RepositoryModelLoadRequest(model_name="digits")
+        assert refusal(lambda: triton.RepositoryModelLoad(request))[0] is grpc.StatusCode.FAILED_PRECONDITION
+        assert current(stub) == "1"
+    server.process.terminate()
+    server.wait_for("stopped")
+    told = [(line["event"], line["version"]) for line in server.events if line["event"].startswith("version ")]
+    assert told == [("version refused", "2"), ("version loaded", "1")]
 
 
 def test_loading_goes_by_what_is_there_now(
@@ -301,29 +335,19 @@ def test_a_load_that_makes_no_sense_is_refused(server: Server, triton: GRPCInfer
     assert refusal(lambda: triton.RepositoryModelLoad(request))[0] is grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_a_model_file_that_has_gone_is_served_on_and_its_load_refused(tmp_path: Path) -> None:
-    file = tmp_path / "digits.onnx"
-    shutil.copy(SHIPPED / file.name, file)
-    with serving(model=file, admin=True) as server, grpc.insecure_channel(server.address) as channel:
-        file.unlink()
-        load = GRPCInferenceServiceStub(channel).RepositoryModelLoad
-        code, details = refusal(lambda: load(oip.RepositoryModelLoadRequest(model_name="digits")))
-        assert (code, details) == (grpc.StatusCode.FAILED_PRECONDITION, "there is no model where --model says")
-        assert current(DigitsStub(channel)) == "1"
+def test_a_look_that_never_ends_does_not_hold_up_the_end(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looking, over = threading.Event(), threading.Event()
 
+    def hang(_: Path) -> dict[int, Stamp]:  # as a mount that is gone
+        looking.set()
+        over.wait(PATIENCE)
+        return {}
 
-def test_a_name_means_the_same_model_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    load = oip.RepositoryModelLoadRequest(model_name="digits")
-    with serving(model=Path("accurate"), admin=True) as server, grpc.insecure_channel(server.address) as channel:
-        publish(tmp_path, 1, FLOAT32).rename("accurate")  # a folder of that name, after the start
-        GRPCInferenceServiceStub(channel).RepositoryModelLoad(load)
-        assert DigitsStub(channel).GetModel(pb.GetModelRequest()).card["name"] == "accurate"
-    with serving(model=Path("accurate"), admin=True) as server, grpc.insecure_channel(server.address) as channel:
-        shutil.rmtree("accurate")
-        code, details = refusal(lambda: GRPCInferenceServiceStub(channel).RepositoryModelLoad(load))
-        assert (code, details) == (grpc.StatusCode.FAILED_PRECONDITION, "there is no model where --model says")
-        assert DigitsStub(channel).GetModel(pb.GetModelRequest()).card["name"] == "edge"
+    with serving(model=models, model_poll=SOON) as server:
+        monkeypatch.setattr(repository, "versions_in", hang)
+        assert looking.wait(PATIENCE)
+        assert not server.repository.close(timeout=0)
+        over.set()
 
 
 def test_without_admin_nobody_loads_or_unloads(models: Path) -> None:

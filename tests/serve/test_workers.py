@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from scanline.model import find
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
+from serve.settings import ServeSettings
+from serve.supervisor import Supervisor
 from tests.faults.server import until
 from tests.serve.conftest import PATIENCE, ServerProcess
 from tests.serve.test_credentials import NEW_CONNECTION
@@ -212,6 +215,38 @@ def test_a_halted_worker_costs_a_scrape_nothing_but_what_it_counted_last(shared:
         os.kill(victim, signal.SIGCONT)
     until(lambda: shared.counted("scanline_workers") == WORKERS, "it answers again")
     assert shared.counted("nv_inference_count") == 10
+
+
+def test_a_scrape_does_not_wait_behind_an_order() -> None:
+    supervisor = Supervisor(ServeSettings(listen="127.0.0.1:0", workers=WORKERS))
+    supervisor.start()
+    worker = supervisor._workers[0]
+    assert worker._process is not None
+    with ThreadPoolExecutor(1) as orders:
+        worker._process.send_signal(signal.SIGSTOP)
+        try:
+            order = orders.submit(supervisor.administer, "unload")
+            until(lambda: worker._obeys, "the halted worker is asked")
+            assert supervisor.snapshot().workers == WORKERS - 1
+            assert not order.done()
+            worker._process.send_signal(signal.SIGCONT)
+            order.result(PATIENCE)
+        finally:
+            worker._process.send_signal(signal.SIGCONT)
+            supervisor.ask_to_stop()
+            supervisor.run_until_stopped()
+
+
+def test_a_supervisor_that_does_not_answer_is_no_error_of_ours(shared: Shared) -> None:
+    with grpc.insecure_channel(shared.address) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        stub.ServerLive(oip.ServerLiveRequest(), timeout=PATIENCE)
+        shared.process.send_signal(signal.SIGSTOP)
+        try:
+            code, details = refusal(lambda: stub.ModelStatistics(oip.ModelStatisticsRequest(), timeout=PATIENCE))
+        finally:
+            shared.process.send_signal(signal.SIGCONT)
+    assert (code, details) == (grpc.StatusCode.UNAVAILABLE, "no answer to 'statistics' in 5 s")
 
 
 def test_workers_end_when_their_supervisor_is_killed(shared: Shared) -> None:

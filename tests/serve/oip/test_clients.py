@@ -72,7 +72,9 @@ def test_tritonclient_reads_image_files(report: dict[str, Any]) -> None:
 
 def test_tritonclient_streams(report: dict[str, Any]) -> None:
     digits = report["fp32"]["digit"]
-    refusal = "the input 'rows' has shape [5, 784], expected [n, 28, 28] with n above 0"
+    refusal = (
+        "the input 'rows' has shape [5, 784], expected [n, 28, 28] with n from 1 to 1024, the server's --max-images"
+    )
     assert report["stream"] == [digits, refusal, digits]
 
 

@@ -206,8 +206,11 @@ BAD: dict[str, tuple[Callable[[pb.ModelInferRequest], Any], str]] = {
     ),
     "datatype": (broken(datatype="FP64"), "the input 'rows' has datatype 'FP64', expected FP32 or UINT8"),
     "no datatype": (broken(datatype=""), "the input 'rows' has datatype '', expected FP32 or UINT8"),
-    "flat shape": (broken(shape=[1, 784]), "the input 'rows' has shape [1, 784], expected [n, 28, 28] with n above 0"),
-    "no shape": (broken(shape=[]), "the input 'rows' has shape [], expected [n, 28, 28] with n above 0"),
+    "flat shape": (
+        broken(shape=[1, 784]),
+        "the input 'rows' has shape [1, 784], expected [n, 28, 28] with n from 1 to 1024",
+    ),
+    "no shape": (broken(shape=[]), "the input 'rows' has shape [], expected [n, 28, 28] with n from 1 to 1024"),
     "no images": (broken(shape=[0, 28, 28]), "the input 'rows' has shape [0, 28, 28], expected [n, 28, 28] with"),
     "negative": (broken(shape=[-1, -28, 28]), "the input 'rows' has shape [-1, -28, 28], expected [n, 28, 28] with"),
     "too few bytes": (
@@ -279,12 +282,20 @@ def test_values_that_no_pixel_has_are_answered_and_rejected(
         np.testing.assert_array_equal(found[name][[0, 2, 4]], values[[0, 2, 4]])
 
 
-def test_more_images_than_may_be_are_refused(oip: GRPCInferenceServiceStub) -> None:
-    code, details = refusal(lambda: oip.ModelInfer(asking(np.zeros((1025, 28, 28), np.uint8))))
-    assert (code.name, details) == (
-        "INVALID_ARGUMENT",
-        "the call has 1025 images, expected 1 to 1024, the server's --max-images",
-    )
+@pytest.mark.parametrize(
+    ("request_of", "shape"),
+    [
+        (lambda: asking(np.zeros((1025, 28, 28), np.uint8)), "'rows' has shape [1025, 28, 28], expected [n, 28, 28]"),
+        (lambda: files(*[b""] * 1025), "'image' has shape [1025], expected [n]"),
+    ],
+    ids=["rows", "files"],
+)
+def test_more_images_than_may_be_are_refused(
+    oip: GRPCInferenceServiceStub, request_of: Callable[[], pb.ModelInferRequest], shape: str
+) -> None:
+    code, details = refusal(lambda: oip.ModelInfer(request_of()))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert details == f"the input {shape} with n from 1 to 1024, the server's --max-images"
 
 
 def test_a_uint8_over_255_is_refused(oip: GRPCInferenceServiceStub, images: NDArray[np.uint8]) -> None:
@@ -304,8 +315,9 @@ def test_bytes_that_are_no_elements_are_refused(oip: GRPCInferenceServiceStub, c
 
 def test_shared_memory_is_refused_by_name(oip: GRPCInferenceServiceStub, images: NDArray[np.uint8]) -> None:
     request = asking(images[:1])
-    del request.raw_input_contents[:]
     request.inputs[0].parameters["shared_memory_region"].string_param = "mine"
+    assert refusal(lambda: oip.ModelInfer(request))[1] == "there is no shared memory here; send the contents"
+    del request.raw_input_contents[:]
     assert refusal(lambda: oip.ModelInfer(request))[1] == "there is no shared memory here; send the contents"
     request = asking(images[:1], outputs=[Output(name="digit")])
     request.outputs[0].parameters["shared_memory_region"].string_param = "mine"
