@@ -7,6 +7,7 @@ decoded. What comes out is upright, opaque, 8 bits a channel, grey ("L") or colo
 from __future__ import annotations
 
 import ctypes
+import logging
 import struct
 import warnings
 from collections.abc import Iterator
@@ -62,26 +63,28 @@ SIGNATURE_BYTES: Final = 12
 PYTHONS_OWN: Final = (TypeError, IndexError, KeyError, struct.error)
 
 # What is wrong with a file is its error. libtiff would say it on the process's stderr as well, and Pillow warn of tags
-# that nobody asked for, in the middle of a table or a server's log.
+# that nobody asked for and log what it can't decode, in the middle of a table or a server's log.
 with suppress(OSError, AttributeError):  # a Pillow that keeps its libtiff to itself
     ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def decode(source: bytes | str | Path | BinaryIO | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Give the upright, opaque picture in an image file, its longest side at most about twice WORKING_SIDE.
 
     Grey stays grey ("L"), everything else becomes "RGB". Transparent pixels show white paper; where that leaves nothing
-    to be seen, as with white ink on a transparent ground, black. Words of 16 bits are brought to 8 by the bits that
-    the picture uses, since 12-bit cameras store theirs in 16. Of an animated file the first picture is taken.
+    to be seen, as with white ink on a transparent ground, black. Grey words of 16 bits are brought to 8 by the bits
+    that the picture uses, since 12-bit cameras store theirs in 16; of colours and of grey with an alpha channel Pillow
+    gives the higher byte alone. Of an animated file the first picture is taken.
 
     Args:
         source: the bytes of an image file (FORMATS), its path, the file opened in binary mode, or a Pillow image.
         max_pixels: the most pixels that a picture may have; a WebP file three fifths of them.
 
     Raises:
-        InputError: the file can't be read or decoded, is of another format, or has too many pixels; or they are
-            floating-point numbers, or integers that don't fit 16 bits.
+        InputError: the file can't be read or decoded, is of another format, or has too many pixels, or more than there
+            is memory for; or they are floating-point numbers, or integers that don't fit 16 bits.
     """
     with _translated():
         image = source if isinstance(source, Image.Image) else _open(source)
@@ -89,6 +92,8 @@ def decode(source: bytes | str | Path | BinaryIO | Image.Image, max_pixels: int 
         if isinstance(image, JpegImageFile) and image is not source:
             image.draft(None, (WORKING_SIDE, WORKING_SIDE))  # decodes at 1/2, 1/4 or 1/8 where that is large enough
         image.load()
+        if isinstance(image, BmpImageFile) and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+            image = image.convert("RGB")  # programs that use no alpha leave it at 0, and viewers show such a file
         if image is source:
             image = ImageOps.exif_transpose(image)
         else:
@@ -154,6 +159,8 @@ def _translated() -> Iterator[None]:
         yield
     except Image.DecompressionBombError:  # Pillow's own limit, which the WebP plugin minds before it can be asked
         raise InputError("the image has far more pixels than can be read") from None
+    except MemoryError:
+        raise InputError("there is not enough memory to decode the image") from None
     except (OSError, SyntaxError, ValueError, EOFError, Warning, *PYTHONS_OWN) as error:
         # What Pillow's plugins raise at damaged content, by its own account in ImageFile.__init__ and Image.open; a
         # warning only where the process turns warnings into errors.
@@ -180,7 +187,7 @@ def _single(image: Image.Image) -> Image.Image:
         if image.is_animated:  # its first page says so: they are not counted
             raise InputError(
                 "the TIFF file has several pages; give each as an image of its own, as `scanline classify` and "
-                "`scanline score` do with all of them, and scanline.images.pages in Python"
+                "`scanline score` do with those of a .tif file, and scanline.images.pages in Python"
             )
         _check_end(image)
     return image
@@ -216,12 +223,18 @@ def _eight_bits(image: Image.Image) -> Image.Image:
             f"the image has integer pixels from {least} to {most}; from 0 to {MAX_WORD} are read: convert it to 8 bits"
         )
     bits = max(most.bit_length(), 8)
-    return Image.fromarray((words >> (bits - 8)).astype(np.uint8))
+    levels = Image.fromarray((words >> (bits - 8)).astype(np.uint8))
+    transparent = image.info.get("transparency")  # one word, of the many that come to the same level
+    if transparent is not None:
+        levels.putalpha(Image.fromarray(np.where(words == transparent, 0, 255).astype(np.uint8)))
+    return levels
 
 
 def _working_size(image: Image.Image) -> Image.Image:
     """Give a picture opaque and small; what is large is made small before it is copied any more."""
-    mode = "L" if image.mode in {"1", "L", "LA", "La"} else "RGB"
+    if image.mode == "La":
+        image = image.convert("LA")  # Pillow converts it to nothing else
+    mode = "L" if image.mode in {"1", "L", "LA"} else "RGB"
     factor = max(1, max(image.size) // WORKING_SIDE)
     if not image.has_transparency_data:
         if image.mode != mode:

@@ -23,7 +23,7 @@ from scanline.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-Image: TypeAlias = Union[Path, str, bytes, BinaryIO, "PillowImage", NDArray[np.uint8], "Item"]
+Image: TypeAlias = Union[Path, str, bytes, BinaryIO, "PillowImage", NDArray[np.uint8], "Item", "Page"]
 
 TIFF_SUFFIXES: Final = (".tif", ".tiff")
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".webp", *TIFF_SUFFIXES)
@@ -47,6 +47,19 @@ class Item:
     pixels: NDArray[np.uint8] | None = None
     encoded: bytes | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a TIFF file, which is decoded where and when it is read.
+
+    Attributes:
+        path: the file.
+        number: which page, from 0 on.
+    """
+
+    path: str
+    number: int
 
 
 def is_image(name: str) -> bool:
@@ -92,33 +105,29 @@ def items(images: Image | Iterable[Image]) -> Iterator[Item]:
         yield from _items(images)
 
 
-def pages(path: Path) -> Iterator[tuple[str, Path | Item]]:
+def pages(path: str | Path) -> list[tuple[str, str | Path | Page]]:
     """Give each image of a file with its name, as `page_names` does.
 
     `items`, Reader and Client take one image from a file, so that there is one prediction for each; of a TIFF file with
-    several pages they say that they don't. Its pages come one by one, as the bytes of a PNG file or with what is wrong.
+    several pages they say that they don't, and take each of these.
     """
-    from scanline.decode import page
-
     names = page_names(str(path))
     if len(names) == 1:
-        yield names[0], path
-        return
-    for number, name in enumerate(names):
-        try:
-            yield name, Item(encoded=page(str(path), number))
-        except InputError as error:
-            yield name, Item(error=str(error))
+        return [(names[0], path)]
+    return [(name, Page(str(path), number)) for number, name in enumerate(names)]
 
 
 def page_names(path: str, content: bytes | None = None) -> list[str]:
     """Name the images in a file: ``scan.png``; ``scan.tif[1]`` and so on for the pages of a TIFF file with several.
 
+    A file with the suffix of another format is not looked into, which for the files of a folder would take its time.
+
     Args:
         path: the file, or the name of one in an archive.
         content: the bytes of the one in an archive.
     """
-    if not path.lower().endswith(TIFF_SUFFIXES):
+    name = path.lower()
+    if name.endswith(SUFFIXES) and not name.endswith(TIFF_SUFFIXES):
         return [path]
 
     from scanline.decode import page_count
@@ -132,6 +141,8 @@ def _items(image: object) -> Iterator[Item]:
         yield from (Item(pixels=pixels) for pixels in stack(image))
     elif isinstance(image, Item):
         yield image
+    elif isinstance(image, Page):
+        yield _page(image)
     elif isinstance(image, BYTES):
         yield Item(encoded=bytes(image))
     elif isinstance(image, (str, os.PathLike)):
@@ -159,6 +170,15 @@ def stack(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _read(path: str | os.PathLike[str]) -> Item:
     try:
         return Item(encoded=files.read(path))
+    except InputError as error:
+        return Item(error=str(error))
+
+
+def _page(image: Page) -> Item:
+    from scanline.decode import page
+
+    try:
+        return Item(encoded=page(image.path, image.number))
     except InputError as error:
         return Item(error=str(error))
 

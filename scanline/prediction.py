@@ -52,7 +52,9 @@ class Prediction:
 
     def held_to(self, min_confidence: float | None) -> Prediction:
         """Give the same answer, rejected for its confidence below this bound instead of the model's own; None keeps."""
-        if min_confidence is None or self.confidence is None or self.reason not in {None, RejectReason.LOW_CONFIDENCE}:
+        if min_confidence is None or self.confidence is None:
+            return self
+        if self.rejected and self.reason is not RejectReason.LOW_CONFIDENCE:  # which may be none that is known here
             return self
         low = self.confidence < min_confidence
         return replace(self, rejected=low, reason=RejectReason.LOW_CONFIDENCE if low else None)

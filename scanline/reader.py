@@ -126,7 +126,7 @@ class Reader:
 def _taken(item: Item) -> Taken | Prediction:
     """Give an image's pixels and its file's own reason for rejection, or the prediction that says what is wrong."""
     if item.pixels is not None:
-        return item.pixels, None
+        return item.pixels.copy(), None  # a batch gathers, while a generator may fill the same array again
     if item.encoded is None:
         return Prediction(error=item.error)
     try:

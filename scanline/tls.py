@@ -13,6 +13,9 @@ from scanline.errors import InputError
 
 # How gRPC's TLS library says that it does not trust a server's certificate.
 DISTRUST: Final = "CERTIFICATE_VERIFY_FAILED"
+# That the certificate is another server's, and that no TLS came back at all.
+OTHER_NAME: Final = "Hostname Verification Check failed"
+NO_TLS: Final = "WRONG_VERSION_NUMBER"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,4 +69,11 @@ def question(details: str, *, encrypted: bool) -> str:
     """
     if DISTRUST in details:
         return "its certificate is not trusted here: give its authority's, a PEM file, as --tls-roots or Tls(roots=...)"
-    return f"is `scanline serve` running there, {'with' if encrypted else 'without'} TLS?"
+    if OTHER_NAME in details:
+        return "its certificate is for other names than the one that it was called by"
+    if NO_TLS in details:
+        return "it answers without TLS: leave --tls-roots and the like, or tls=, out"
+    if encrypted:
+        wanted = "a certificate of its callers (--tls-certificate and --tls-key, or Tls(certificate=..., key=...))"
+        return f"is `scanline serve` running there, with TLS? It may want {wanted}"
+    return "is `scanline serve` running there, without TLS? (--tls-roots CA.PEM or Tls(roots=...) asks with it)"

@@ -6,15 +6,18 @@ from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from scanline.client.connection import TIMEOUT, Connection
 from scanline.client.messages import Limits, Part, model_of, predictions_of, split
 from scanline.contract import ServedModel
+from scanline.errors import ServiceError
 from scanline.images import Image, items
 from scanline.prediction import Prediction, bound
 from scanline.tls import Tls
 from scanline.v1 import digits_pb2 as pb
+
+_Sent: TypeAlias = tuple[Part, "Future[pb.ClassifyResponse]"]
 
 
 class Client:
@@ -104,25 +107,45 @@ class Client:
         errors are those of `classify`; closing the generator cancels what is on its way.
         """
         if self._limits is None:
-            self._limits = Limits.of(self._connection.describe().result().limits)
-        waiting: deque[Future[pb.ClassifyResponse] | Prediction] = deque()
+            self._limits = Limits(self._connection.describe().result().limits)
+        limits = self._limits
+        waiting: deque[_Sent | Prediction] = deque()
         try:
-            for part in split(items(images), self._limits):
-                if isinstance(part, Part):
-                    waiting.append(self._connection.classify(part.request(probabilities=probabilities)))
-                else:
-                    waiting.append(part)
-                if len(waiting) > self._connection.window:
-                    yield from self._answers(waiting.popleft(), probabilities=probabilities)
+            for part in split(items(images), limits):
+                waiting.append(self._send(part, probabilities=probabilities))
+                if len(waiting) >= self._connection.window:
+                    yield from self._answers(waiting.popleft(), limits, probabilities=probabilities)
             while waiting:
-                yield from self._answers(waiting.popleft(), probabilities=probabilities)
+                yield from self._answers(waiting.popleft(), limits, probabilities=probabilities)
         finally:
-            for call in waiting:
-                if isinstance(call, Future):
-                    call.cancel()
+            for sent in waiting:
+                if not isinstance(sent, Prediction):
+                    sent[1].cancel()
 
-    def _answers(self, call: Future[pb.ClassifyResponse] | Prediction, *, probabilities: bool) -> list[Prediction]:
-        if isinstance(call, Prediction):
-            return [call]
-        messages = call.result().predictions
-        return predictions_of(messages, probabilities=probabilities, min_confidence=self._min_confidence)
+    def _send(self, part: Part | Prediction, *, probabilities: bool) -> _Sent | Prediction:
+        if isinstance(part, Prediction):
+            return part
+        return part, self._connection.classify(part.request(probabilities=probabilities))
+
+    def _answers(self, sent: _Sent | Prediction, limits: Limits, *, probabilities: bool) -> list[Prediction]:
+        """Wait for a part's answers. One that is refused is split anew where the server takes less than it did."""
+        if isinstance(sent, Prediction):
+            return [sent]
+        part, call = sent
+        try:
+            response = call.result()
+        except ServiceError as error:
+            if type(error) is not ServiceError:  # a server that is full, say, whose limits tell nothing
+                raise
+            if part.fits(limits):
+                limits.take(self._connection.describe().result().limits)
+            if part.fits(limits):
+                raise
+            return [
+                answer
+                for smaller in split(part.items(), limits)
+                for answer in self._answers(
+                    self._send(smaller, probabilities=probabilities), limits, probabilities=probabilities
+                )
+            ]
+        return predictions_of(response, part, probabilities=probabilities, min_confidence=self._min_confidence)

@@ -39,6 +39,14 @@ LONGEST_PAUSE: Final = 2.0
 # How long a client that no server has answered yet goes on trying, in seconds, once it has tried every address: they
 # may be wrong.
 FIRST_CONTACT: Final = 2.0
+# What gRPC says where no server has answered; one may say it, too.
+SAID_ON_THIS_SIDE: Final = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+# What gRPC itself says of a message over a server's limit, with the status that a full server has, too.
+TOO_LARGE: Final = "message larger than max"
 PUSHBACK: Final = "grpc-retry-pushback-ms"
 CHANCE: Final = secrets.SystemRandom()  # spreads callers out
 
@@ -79,20 +87,30 @@ class Call(Generic[Response]):
             return
         self._attempts += 1
         self._running.add_done_callback(self._judge)
+        if self.answer.cancelled():  # since it was looked at: `_stop` may have seen the attempt before
+            self._running.cancel()
 
     def _judge(self, running: Any) -> None:
         """Look at how an attempt ended: answer, fail, or try again. Called by gRPC, in a thread of its own."""
-        code = running.code()
-        self._line.reached |= code is not grpc.StatusCode.UNAVAILABLE
+        code, details, trailing = running.code(), running.details() or "", running.trailing_metadata()
+        self._line.reached |= code not in SAID_ON_THIS_SIDE or _is_of_ours(trailing)
         if code is grpc.StatusCode.OK:
             if self.answer.set_running_or_notify_cancel():
                 self.answer.set_result(running.result())
         elif self._line.closed.is_set():
             self._fail(ClosedError("client"))
-        elif (pause := self._pause(code, running.trailing_metadata())) is None:
-            self._fail(translate(code, running.details() or "", self._line, running.trailing_metadata()))
-        else:
+        elif TOO_LARGE in details or not self._tries_again(self._pause(code, trailing)):
+            self._fail(translate(code, details, self._line, trailing))
+
+    def _tries_again(self, pause: float | None) -> bool:
+        """Make another attempt after so many seconds; say whether there will be one."""
+        if pause is None:
+            return False
+        try:
             threading.Thread(target=self._wait_and_attempt, args=(pause,), daemon=True).start()
+        except RuntimeError:  # the process has as many threads as it may
+            return False
+        return True
 
     def _wait_and_attempt(self, pause: float) -> None:
         self._line.closed.wait(pause)
@@ -109,7 +127,7 @@ class Call(Generic[Response]):
         pushback = next((str(value) for key, value in trailing or () if key == PUSHBACK), None)
         if pushback is not None:
             # a number below 0, or none at all, is how a server says: do not come back
-            pause = int(pushback) / 1000 if pushback.isdecimal() else self._line.timeout
+            pause = float(pushback) / 1000 if pushback.isdecimal() else self._line.timeout
         elif untried:
             pause = 0.0  # another address may be well
         else:
@@ -127,6 +145,11 @@ class Call(Generic[Response]):
             self._running.cancel()
 
 
+def _is_of_ours(trailing: Iterable[tuple[str, str | bytes]] | None) -> bool:
+    """Say whether a status came from a server of ours; gRPC itself has no ids."""
+    return any(key == REQUEST_ID for key, _ in trailing or ())
+
+
 def translate(
     code: grpc.StatusCode, details: str, line: Connection, trailing: Iterable[tuple[str, str | bytes]] | None
 ) -> ServiceError:
@@ -142,13 +165,13 @@ def translate(
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             reason = f"no answer from {target}: {details}; {question(details, encrypted=line.encrypted)}"
-            if any(key == REQUEST_ID for key, _ in trailing or ()):  # a server of ours said so; gRPC itself has no ids
+            if _is_of_ours(trailing):
                 reason = f"{target} can't answer now: {details}; try again later"
             return UnreachableError(reason, name)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             advice = "give it more, as --timeout or timeout=, or ask for less at once"
             return SlowError(f"{target} did not answer within {line.timeout:g} s; {advice}", name)
-        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if TOO_LARGE not in details:
             return BusyError(f"{target} had no room for {line.timeout:g} s: {details}; try again later", name)
         case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
             return AccessError(f"{target} lets nobody in without the right token: {details} ({name})", name)

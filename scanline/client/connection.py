@@ -21,7 +21,8 @@ from scanline.v1.digits_pb2_grpc import DigitsStub
 # Calls on their way at once for each address: enough that the servers never wait for the network.
 IN_FLIGHT: Final = 8
 TIMEOUT: Final = 30.0
-_ADDRESS: Final = re.compile(r"(?:dns://[^/,\s]*/)?(?:\[[0-9a-fA-F:.%]+\]|[^\s,:/\[\]]+):(\d{1,5})")
+_ADDRESS: Final = re.compile(r"(?:dns://[^/,\s]*/)?(?:\[[0-9a-fA-F:.%]+\]|[^\s,:/\[\]]+):([0-9]{1,5})")
+_TOKEN: Final = re.compile(r"[!-~]+")
 OPTIONS: Final[Mapping[str, Any]] = {
     # every address that a name has takes its turn; one that is down is left out
     "grpc.service_config": '{"loadBalancingConfig": [{"round_robin": {}}]}',
@@ -49,6 +50,8 @@ def addresses_of(target: str) -> tuple[str, ...]:
     Raises:
         InputError: naming what is no address.
     """
+    if not isinstance(target, str):
+        raise InputError(f"the address is text, such as '127.0.0.1:50051', not {target!r}")
     addresses = tuple(address.strip() for address in target.split(","))
     for address in addresses:
         match = _ADDRESS.fullmatch(address)
@@ -85,10 +88,10 @@ class Connection:
         Raises:
             InputError: an address, the timeout, a file or the token can't be used.
         """
-        if not 0 < timeout <= MAX_TIMEOUT:
+        if not _is_timeout(timeout):
             raise InputError(f"the timeout is a number of seconds above 0, at most {MAX_TIMEOUT}, not {timeout!r}")
-        if token is not None and not (token and token.isascii() and token.isprintable() and " " not in token):
-            raise InputError("the token is empty or holds other characters than printable ASCII without spaces")
+        if token is not None and not _is_token(token):
+            raise InputError("the token is no text of printable ASCII characters without spaces")
         if not isinstance(tls, Tls | None):
             raise InputError(f"tls is a scanline.Tls, such as Tls(roots='ca.pem'), or None, not {tls!r}")
         self.target = target
@@ -138,3 +141,14 @@ class Connection:
         self.closed.set()
         for channel in self._channels:
             channel.close()
+
+
+def _is_timeout(value: float) -> bool:
+    try:
+        return bool(0 < value <= MAX_TIMEOUT)
+    except TypeError:  # no number
+        return False
+
+
+def _is_token(value: object) -> bool:
+    return isinstance(value, str) and _TOKEN.fullmatch(value) is not None

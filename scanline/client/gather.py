@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
+from concurrent.futures import Future
 from itertools import islice
 from typing import TypeAlias
 
 from scanline.client.connection import Connection
-from scanline.client.messages import Limits, Part, predictions_of
-from scanline.errors import ScanlineError
+from scanline.client.messages import Limits, Part, predictions_of, split
+from scanline.errors import ScanlineError, ServiceError
 from scanline.prediction import Prediction
+from scanline.v1 import digits_pb2 as pb
 
 Answer: TypeAlias = "asyncio.Future[list[Prediction]]"
 
@@ -96,15 +98,12 @@ class Gatherer:
 
             for _, answer in shares:
                 answer.add_done_callback(take_back)
-            response = await asyncio.wrap_future(call)
+            answers = await self._answers(message, call, probabilities=probabilities)
         except ScanlineError as error:
             for _, answer in shares:
                 if not answer.cancelled():
                     answer.set_exception(error)
         else:
-            answers = predictions_of(
-                response.predictions, probabilities=probabilities, min_confidence=self._min_confidence
-            )
             coming = iter(answers)
             for count, answer in shares:
                 share = list(islice(coming, count))
@@ -113,3 +112,26 @@ class Gatherer:
         finally:
             self._on_their_way -= 1
             self._flush()
+
+    async def _answers(
+        self, message: Part, call: Future[pb.ClassifyResponse], *, probabilities: bool
+    ) -> list[Prediction]:
+        """Wait for a message's answers. One that is refused is split anew where the server takes less than it did."""
+        try:
+            response = await asyncio.wrap_future(call)
+        except ServiceError as error:
+            if type(error) is not ServiceError:  # a server that is full, say, whose limits tell nothing
+                raise
+            if message.fits(self.limits):
+                self.limits.take((await asyncio.wrap_future(self._connection.describe())).limits)
+            if message.fits(self.limits):
+                raise
+            answers: list[Prediction] = []
+            for smaller in split(message.items(), self.limits):
+                if isinstance(smaller, Prediction):
+                    answers.append(smaller)
+                else:
+                    again = self._connection.classify(smaller.request(probabilities=probabilities))
+                    answers += await self._answers(smaller, again, probabilities=probabilities)
+            return answers
+        return predictions_of(response, message, probabilities=probabilities, min_confidence=self._min_confidence)

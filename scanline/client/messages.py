@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from scanline.contract import IMAGE_BYTES, METADATA_PREFIX, ModelCard, ServedModel
+from scanline.contract import COLUMNS, IMAGE_BYTES, METADATA_PREFIX, ROWS, ModelCard, ServedModel
+from scanline.errors import ServiceError
 from scanline.images import Item, stack
 from scanline.prediction import Prediction, RejectReason
 from scanline.v1 import digits_pb2 as pb
@@ -34,9 +35,8 @@ REASONS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class Limits:
-    """What one message may hold.
+    """What one message may hold; it changes where a server that has started again takes less.
 
     Attributes:
         images: how many images.
@@ -44,15 +44,15 @@ class Limits:
         room: how many bytes the only one.
     """
 
-    images: int
-    size: int
-    room: int
+    def __init__(self, message: pb.Limits) -> None:
+        """Begin with what a server says."""
+        self.take(message)
 
-    @classmethod
-    def of(cls, message: pb.Limits) -> Limits:
+    def take(self, message: pb.Limits) -> None:
         """Take the server's limits, or our own where they are smaller."""
-        room = message.max_message_bytes - ENVELOPE_BYTES
-        return cls(min(message.max_images, MAX_IMAGES), min(room, MAX_BYTES), room)
+        self.room = message.max_message_bytes - ENVELOPE_BYTES
+        self.images = min(message.max_images, MAX_IMAGES)
+        self.size = min(self.room, MAX_BYTES)
 
 
 @dataclass(slots=True)
@@ -73,6 +73,20 @@ class Part:
         """Say whether so many images of so many bytes fit in as well."""
         most = limits.images if self.of_pixels else min(limits.images, MAX_FILES)
         return len(self.contents) + images <= most and self.size + size <= limits.size
+
+    def fits(self, limits: Limits) -> bool:
+        """Say whether it may be a message: an image that is alone has all the room."""
+        return Part(self.of_pixels).takes(len(self.contents), self.size, limits) or (
+            len(self.contents) == 1 and self.size <= limits.room
+        )
+
+    def items(self) -> Iterator[Item]:
+        """Give its images, to be split anew."""
+        for content in self.contents:
+            if self.of_pixels:
+                yield Item(pixels=np.frombuffer(content, np.uint8).reshape(ROWS, COLUMNS))
+            else:
+                yield Item(encoded=content)
 
     def request(self, *, probabilities: bool) -> pb.ClassifyRequest:
         """Give the message."""
@@ -117,10 +131,17 @@ def pixels_part(image: NDArray[np.uint8]) -> Part:
 
 
 def predictions_of(
-    messages: Iterable[pb.Prediction], *, probabilities: bool, min_confidence: float | None
+    response: pb.ClassifyResponse, part: Part, *, probabilities: bool, min_confidence: float | None
 ) -> list[Prediction]:
-    """Give the predictions that messages hold, those of less confidence than a bound as rejected."""
-    answers = [_prediction_of(message, probabilities=probabilities) for message in messages]
+    """Give the predictions for a part's images, those of less confidence than a bound as rejected.
+
+    Raises:
+        ServiceError: there is not one for each.
+    """
+    came, sent = len(response.predictions), len(part.contents)
+    if came != sent:
+        raise ServiceError(f"the server answered with {came} predictions for {sent} images", "INTERNAL")
+    answers = [_prediction_of(message, probabilities=probabilities) for message in response.predictions]
     return answers if min_confidence is None else [answer.held_to(min_confidence) for answer in answers]
 
 

@@ -99,9 +99,11 @@ class AsyncClient:
         """Ask a server for its limits; all tasks that come meanwhile wait for the same call."""
         if self._opening is None or self._opening.done():
             self._opening = asyncio.get_running_loop().create_task(self._ask())
+            # looked at where all who waited have gone; asyncio would report an error that nobody has looked at
+            self._opening.add_done_callback(lambda opening: opening.cancelled() or opening.exception())
         return await asyncio.shield(self._opening)
 
     async def _ask(self) -> Gatherer:
         description = await asyncio.wrap_future(self._connection.describe())
-        self._gatherer = Gatherer(self._connection, Limits.of(description.limits), self._min_confidence)
+        self._gatherer = Gatherer(self._connection, Limits(description.limits), self._min_confidence)
         return self._gatherer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from scanline.console import err, out
 from scanline.errors import StartError
 from scanline.prediction import Prediction
 from scanline.preprocess import to_rows
+from scanline.settings import ENVIRONMENT_PREFIX
 from scanline.settings import Settings as BaseSettings
 
 STOP_TIMEOUT: Final = 30.0
@@ -67,7 +69,9 @@ def run(_: Settings) -> int:
 def _server() -> Iterator[str]:
     """Run `scanline serve` on a free port as a process of its own; give its address."""
     command = [sys.executable, "-m", "scanline", "serve", "--listen", "127.0.0.1:0", "--log-format", "json"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603 - no shell, and every word of it is written in the line above
+    # a log level, a token or a certificate of the user's own server would keep the demo from its server
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603 - no shell, and every word of it is written above
         try:
             yield _address(process)
         finally:

@@ -92,12 +92,15 @@ def engine(settings: EngineSettings) -> Reader | Client:
 
 def _token(file: Path) -> str:
     try:
-        tokens = file.read_text(encoding="ascii").split()
+        lines = [line.strip() for line in file.read_text(encoding="ascii").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it holds other characters than ASCII"
         raise UsageError(f"can't read --token-file {file}: {reason}") from None
+    tokens = [line for line in lines if line]
     if len(tokens) != 1:
         raise UsageError(
             f"--token-file {file} holds {len(tokens)} tokens; a client sends one, so it should hold that one"
         )
+    if len(tokens[0].split()) > 1:
+        raise UsageError(f"--token-file {file} holds a token with spaces, which no server takes")
     return tokens[0]

@@ -85,9 +85,8 @@ def _ask(target: str, credentials: grpc.ChannelCredentials | None) -> str:
         except grpc.RpcError as error:
             from scanline.tls import question
 
-            hint = "" if credentials else " (--tls-roots CA.PEM asks with it)"
             look = question(str(error.details()), encrypted=credentials is not None)
-            return f"no answer from {target}: {error.code().name}: {error.details()}; {look}{hint}"
+            return f"no answer from {target}: {error.code().name}: {error.details()}; {look}"
     return "" if answer == SERVING else f"{target} is up but not serving"
 
 

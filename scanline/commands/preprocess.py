@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from scanline import files
 from scanline.console import out
 from scanline.errors import InputError, UsageError
 from scanline.prediction import RejectReason
@@ -45,11 +46,11 @@ class Settings(BaseSettings):
 
 def run(settings: Settings) -> int:
     """Write the picture and say where it is."""
+    content = files.read(settings.file)  # whose errors name the file
     try:
-        taken = steps(settings.file)
+        taken = steps(content)
     except InputError as error:
-        named = str(settings.file) in str(error)  # as where it can't be opened
-        raise error if named else InputError(f"{settings.file}: {error}") from None
+        raise InputError(f"{settings.file}: {error}") from None
     panels = {
         "as it was decoded": taken.picture,
         "the ink on its sheet" if taken.on_sheet else "the digit's ink": taken.ink,

@@ -69,7 +69,8 @@ class Cluster:
         """Give each batch with its predictions, in order.
 
         Raises:
-            ScanlineError: the cluster can't go on, or a node has another model.
+            ModelError: a node can't use the model, or has another one.
+            ScanlineError: the cluster can't go on.
         """
         pool = ThreadPoolExecutor(AHEAD)
         try:
@@ -87,10 +88,16 @@ class Cluster:
         # pickled: Arrow's columns hold neither predictions nor names that are no UTF-8
         rows = [{"images": pickle.dumps(batch.images)} for batch in window]
         given = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // BATCHES_A_TASK))
+        answers: list[list[Prediction]] = []
         try:
-            return [pickle.loads(row["predictions"]) for row in given.map(self._read, max_retries=RETRIES).iter_rows()]
+            for row in given.map(self._read, max_retries=RETRIES).iter_rows():
+                answer = pickle.loads(row["answer"])
+                if isinstance(answer, ScanlineError):
+                    raise answer
+                answers.append(answer)
         except ray.exceptions.RayError as error:
             raise ScanlineError(f"the Ray cluster gave up: {error}") from None
+        return answers
 
 
 class _Read:
@@ -100,11 +107,15 @@ class _Read:
         self._load, self._version, self._probabilities = load, version, probabilities
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        reader = _reader(self._load)
-        if reader.model().file != self._version:
-            raise ModelError(f"a node has version {reader.model().file} of the model, not {self._version}")
-        images = pickle.loads(row["images"])
-        return {"predictions": pickle.dumps(reader.classify(images, probabilities=self._probabilities))}
+        answer: list[Prediction] | ScanlineError
+        try:
+            reader = _reader(self._load)
+            if reader.model().file != self._version:
+                raise ModelError(f"a node has version {reader.model().file} of the model, not {self._version}")
+            answer = reader.classify(pickle.loads(row["images"]), probabilities=self._probabilities)
+        except ScanlineError as error:  # raised here, its words would come out as the end of Ray's traceback
+            answer = error
+        return {"answer": pickle.dumps(answer)}
 
 
 @lru_cache(maxsize=1)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scanline.contract import COLUMNS, IMAGE_BYTES, ROWS
 from scanline.decode import page
 from scanline.errors import InputError
-from scanline.files import content, opened
+from scanline.files import CHUNK_BYTES, content, opened
 from scanline.images import TIFF_SUFFIXES, is_image, page_names
 from scanline.scoring.entry import Entry
 
@@ -44,6 +44,7 @@ COMPRESSED: Final = (
     (re.compile(rb"\xfd7zXZ\0"), lzma.open),
 )
 SIGNATURE_BYTES: Final = 10
+FOREIGN: Final = "Not a gzipped file"  # what gzip says of bytes behind a compressed file that begin no other
 # What reading a damaged archive raises; of them RuntimeError is zipfile's for a password or an unknown method, and
 # ValueError what is left of a name that is no UTF-8, or of a number that is none.
 DAMAGE: Final = (
@@ -107,6 +108,7 @@ def tarred(path: str) -> Iterator[Entry]:
                 elif is_image(member.name) and (member.islnk() or member.issym()):
                     problem = f"it is a link to {member.linkname}; a file is expected in an archive"
                     yield Entry(name, partial(_refuse, problem))
+            _to_its_end(tar)
 
 
 def _name(member: zipfile.ZipInfo) -> str:
@@ -125,12 +127,12 @@ class _Member(tarfile.TarInfo):
     """A member's header. tarfile takes a damaged or a missing one for the end of the archive; here it is an error."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
         try:
-            return super().frombuf(buf, encoding, errors)
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined] # the stubs leave it out
+            raise  # the mark at the end
         except tarfile.HeaderError as error:
-            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
-                raise  # the mark at the end
             raise InputError(f"it is damaged or cut short: {error}") from None
 
 
@@ -183,6 +185,20 @@ def idx(path: str) -> Iterator[Entry]:
             if len(pixels) < IMAGE_BYTES:
                 raise InputError(f"it is cut short: it holds {number:,} of {found[1]:,} images")
             yield Entry(f"{path}/{number}", partial(_pixels, pixels))
+        _to_its_end(file)
+
+
+def _to_its_end(file: IO[bytes] | gzip.GzipFile) -> None:
+    """Read what is left of a file: the checksums of what is compressed stand behind it, and are compared there."""
+    try:
+        while file.read(CHUNK_BYTES):
+            pass
+    except gzip.BadGzipFile as error:
+        if FOREIGN not in str(error):  # what follows the compressed file is no part of it: gzip passes it over, too
+            raise
+    except EOFError:
+        if not isinstance(file, lzma.LZMAFile):  # which says so of the zeros, too, that may follow an .xz file
+            raise
 
 
 def _pixels(image: bytes) -> NDArray[np.uint8]:

@@ -32,7 +32,7 @@ class Batch:
 
     Attributes:
         entries: what they are.
-        images: the path, bytes or pixels of each, or an item that says what is wrong with it.
+        images: the path, page, bytes or pixels of each, or an item that says what is wrong with it.
     """
 
     entries: list[Entry] = field(default_factory=list)

@@ -11,6 +11,7 @@ import csv
 import glob
 import os
 import sqlite3
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -19,9 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from scanline.contract import LABELS
-from scanline.decode import page
 from scanline.errors import ScanlineError, UsageError
-from scanline.images import is_image, page_names
+from scanline.images import Page, is_image, page_names
 from scanline.scoring import containers
 from scanline.scoring.entry import Entry
 
@@ -47,13 +47,13 @@ def find(paths: Iterable[str]) -> Iterator[Entry]:
             yield from _list()
         elif not path:
             raise UsageError("expected a file, a folder or a pattern, not ''")  # a Path of it is the working folder
-        elif Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        elif Path(path).exists() and _kind(path) not in {stat.S_IFREG, stat.S_IFDIR}:
             raise UsageError(f"{path} is a pipe, a socket or a device; expected a file, a folder, or - for a list")
         elif os.path.lexists(path):
             yield from _manifest(path) if is_manifest(path) else _named(path)
         elif glob.has_magic(path):
-            for match in sorted(_matches(path)):
-                if (is_image(match) or _container(match)) and not Path(match).is_dir():
+            for match in sorted(set(_matches(path))):
+                if (is_image(match) or _container(match)) and _kind(match) != stat.S_IFDIR:
                     yield from _named(match)
         else:
             raise UsageError(f"there is no file or folder {path!r}")
@@ -73,7 +73,7 @@ def count(paths: Sequence[str]) -> int | None:
 
 def is_manifest(path: str) -> bool:
     """Tell whether an argument is a CSV file of paths and labels."""
-    return path.lower().endswith(MANIFEST_SUFFIX) and not Path(path).is_dir()
+    return path.lower().endswith(MANIFEST_SUFFIX) and _kind(path) != stat.S_IFDIR
 
 
 def _list() -> Iterator[Entry]:
@@ -90,7 +90,10 @@ def _list() -> Iterator[Entry]:
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """Give what matches, in any order. The ** of glob itself follows links to folders, which may lead back."""
+    """Give what matches, in any order, what several ** find more than once.
+
+    The ** of glob itself follows links to folders, which may lead back.
+    """
     parts = pattern.split("/")
     if "**" not in parts:
         yield from glob.iglob(pattern)  # noqa: PTH207 - Path.glob takes no absolute pattern, and its * matches hidden files
@@ -114,7 +117,7 @@ def _folders(top: str) -> Iterator[str]:
 
 
 def _named(path: str) -> Iterator[Entry]:
-    if Path(path).is_dir():
+    if _kind(path) == stat.S_IFDIR:
         for file in _walk(path):
             yield from _file(file)
     elif read := _container(path):
@@ -123,12 +126,19 @@ def _named(path: str) -> Iterator[Entry]:
         yield from _file(path)
 
 
+def _kind(path: str) -> int | None:
+    """Give what a path leads to, as a type of stat's; None where it leads nowhere, or can't be followed."""
+    with suppress(OSError, ValueError):  # ValueError: a null character in the name
+        return stat.S_IFMT(Path(path).stat().st_mode)
+    return None
+
+
 def _file(path: str, label: int | None = None) -> Iterator[Entry]:
-    pages = page_names(path)
-    if len(pages) == 1:
+    names = page_names(path)
+    if len(names) == 1:
         yield Entry(path, label=label)
     else:
-        yield from (Entry(name, partial(page, path, number), label) for number, name in enumerate(pages))
+        yield from (Entry(name, partial(Page, path, number), label) for number, name in enumerate(names))
 
 
 def _container(path: str) -> Callable[[str], Iterator[Entry]] | None:
@@ -160,9 +170,9 @@ def _manifest(path: str) -> Iterator[Entry]:
                         f"line {table.line_num} of the manifest {path} has more fields than the first line has "
                         f"columns, {len(names)}; put a value that has a comma between quotes"
                     )
-                name, label = row["path"], (row.get("label") or "").strip()
-                if not name or label not in ("", *LABELS):
-                    found = f"the path {name!r}" if name else "no path"
+                name, label = row["path"] or "", (row.get("label") or "").strip()
+                if not name.strip() or label not in ("", *LABELS):
+                    found = f"the path {name!r}" if name.strip() else "no path"
                     raise UsageError(
                         f"line {table.line_num} of the manifest {path} has {found} and the label {label!r}; "
                         f"expected a path, and 0 to 9 or nothing"

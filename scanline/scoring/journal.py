@@ -13,12 +13,13 @@ between has the parts joined again.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from itertools import islice
@@ -34,7 +35,8 @@ from scanline.scoring.formats import format_of
 from scanline.scoring.rows import Columns, Row
 from scanline.scoring.tally import Tally
 
-# A part is closed when it has this many rows, which memory holds, or after this many seconds, which a kill may cost.
+# A part is closed when it has this many rows, which memory holds, or when rows come after this many seconds. A kill
+# costs what no part has yet.
 PART_ROWS: Final = 10_000
 PART_SECONDS: Final = 5.0
 STATE: Final = "state.json"
@@ -162,7 +164,7 @@ class Journal:
             _sync(joined)
             joined.replace(self._output)
         (self._folder / STATE).unlink(missing_ok=True)  # first, since it can't be resumed from some of the parts
-        shutil.rmtree(self._folder)
+        _remove(self._folder)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -209,7 +211,8 @@ def journal(output: Path, kind: Kind, *, resume: bool) -> Iterator[Journal]:
         raise UsageError(f"can't write --output {output}: {file} is a file; expected a folder") from None
     except OSError as error:
         raise UsageError(f"can't write --output {output}: {error.strerror}") from None
-    with held(lock, output):
+    with ExitStack() as end, held(lock, output):
+        end.callback(_remove_empty, folder)  # when the lock is closed; a folder with rows stays
         kept = Journal(output, kind, _state(folder, kind, resume=resume))
         try:
             yield kept
@@ -219,6 +222,20 @@ def journal(output: Path, kind: Kind, *, resume: bool) -> Iterator[Journal]:
         finally:
             if not kept.state.rows:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder unless something stays in it: NFS keeps an open file, such as the lock, under another name."""
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # which would hide what ended the run
+        folder.rmdir()
 
 
 def _state(folder: Path, kind: Kind, *, resume: bool) -> State:

@@ -63,8 +63,12 @@ class Local:
 
         Raises:
             ModelError: the model can't be used.
-            ScanlineError: the process died.
+            ScanlineError: the process died, and so did another.
         """
+        try:
+            return self._version.result()
+        except BrokenProcessPool:
+            self._version = self._submit(_version)
         try:
             return self._version.result()
         except BrokenProcessPool:

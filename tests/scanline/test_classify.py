@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,18 @@ def test_a_variable_that_needs_a_server_is_named() -> None:
     result = command(samples.files()[0], SCANLINE_CLASSIFY_TIMEOUT="5")
     assert result.returncode == 2
     assert result.stderr.startswith("error: --timeout, SCANLINE_CLASSIFY_TIMEOUT without --server: ")
+
+
+def test_what_pillow_says_of_a_file_is_the_file_s_error_alone(tmp_path: Path) -> None:
+    path = tmp_path / "channels.tif"
+    Image.new("RGB", (30, 30)).save(path)
+    content = bytearray(path.read_bytes())
+    samples_a_pixel = content.index(struct.pack("<HHI", 277, 3, 1)) + 8
+    struct.pack_into("<H", content, samples_a_pixel, 56)  # too many, as Pillow logs
+    path.write_bytes(content)
+    result = command(path, "--json")
+    assert (result.returncode, result.stderr) == (1, "")
+    assert json.loads(result.stdout)["error"].startswith("the image is damaged")
 
 
 @pytest.mark.parametrize("compression", ["tiff_deflate", "tiff_lzw", "group4", "jpeg"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from importlib import import_module
@@ -77,6 +78,21 @@ def test_a_missing_option_says_where_the_options_are_listed(words: list[str], op
     result = command(*words)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"error: {option} is missing; see `scanline {words[0]} --help`\n"
+
+
+def test_the_demo_s_server_has_nothing_of_the_user_s_settings(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = command(
+            "demo",
+            SCANLINE_LOG_LEVEL="warning",
+            SCANLINE_TOKEN_FILE=str(tmp_path / "token"),
+            SCANLINE_TLS_CERTIFICATE=str(tmp_path / "none.crt"),
+            SCANLINE_TLS_KEY=str(tmp_path / "none.key"),
+            SCANLINE_METRICS_LISTEN=f"127.0.0.1:{taken.getsockname()[1]}",
+        )
+    assert result.returncode == 0, result.stderr
+    assert "12 of 12 image files read right" in result.stdout
 
 
 SCANLINE = shlex.join([sys.executable, "-m", "scanline"])

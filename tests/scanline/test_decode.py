@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
+from PIL.JpegImagePlugin import JpegImageFile
 
+from scanline import Reader
 from scanline.decode import MAX_PIXELS, decode
 from scanline.errors import InputError
 from scanline.preprocess import to_rows
@@ -45,6 +47,22 @@ def test_every_kind_of_jpeg_shows_the_same_digit(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
 def test_every_kind_of_bmp_shows_the_same_digit(mode: str) -> None:
     assert differs(saved(DARK_ON_LIGHT.convert(mode), "BMP")) < (8 if mode in {"1", "P"} else 0.01)
+
+
+def test_an_alpha_channel_that_a_bmp_leaves_at_0_hides_nothing() -> None:
+    layers = DARK_ON_LIGHT.convert("RGBA")
+    layers.putalpha(0)
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 108, *INK.size, 1, 32, 3, 0, 0, 0, 0, 0) + masks + bytes(52)
+    pixels = layers.transpose(Image.Transpose.FLIP_TOP_BOTTOM).tobytes("raw", "BGRA")
+    content = b"BM" + struct.pack("<IHHI", 122 + len(pixels), 0, 0, 122) + header + pixels
+    assert differs(content) < 0.01
+    with Image.open(BytesIO(content)) as given:
+        assert given.mode == "RGBA"
+        assert differs(given) < 0.01
+    layers.putpixel((0, 0), (0, 0, 0, 255))  # one pixel is enough to say that the others are meant to be transparent
+    pixels = layers.transpose(Image.Transpose.FLIP_TOP_BOTTOM).tobytes("raw", "BGRA")
+    assert differs(content[:122] + pixels) > 10
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate", "packbits"])
@@ -99,6 +117,21 @@ def test_transparency_shows_white_paper() -> None:
     layer.putalpha(INK)
     assert differs(saved(layer)) < 2
     assert differs(saved(Image.merge("LA", (Image.new("L", INK.size), INK)))) < 2
+
+
+@pytest.mark.parametrize(("layers", "mode"), [("LA", "La"), ("RGBA", "RGBa")])
+def test_a_picture_multiplied_by_its_alpha_shows_white_paper(layers: str, mode: str) -> None:
+    layer = Image.new("L", INK.size, 10)
+    layer.putalpha(INK)
+    assert differs(layer.convert(layers).convert(mode)) < 2
+
+
+def test_a_transparent_word_of_16_bits_is_paper_and_its_neighbours_are_not() -> None:
+    words = np.where(np.asarray(INK) > 127, 999, 1000).astype(np.uint16)  # the same level in 8 bits
+    words[0, 0] = 60_000
+    shown = np.asarray(decode(saved(Image.fromarray(words), transparency=1000)))
+    assert (shown[words == 1000] == 255).all()
+    assert (shown[words == 999] == 999 >> 8).all()
 
 
 def test_white_ink_on_a_transparent_ground_is_not_lost() -> None:
@@ -240,6 +273,22 @@ def test_a_webp_file_of_too_many_pixels_is_refused() -> None:
     canvas = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + (60_000).to_bytes(3, "little") * 2
     with pytest.raises(InputError, match="the image has far more pixels than can be read"):
         decode(b"RIFF" + struct.pack("<I", len(canvas)) + canvas)
+
+
+def test_a_picture_that_there_is_no_memory_for_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = JpegImageFile.load
+
+    def refused(image: JpegImageFile) -> Any:
+        if image.size == (600, 400):  # how much memory there is, is the machine's affair
+            raise MemoryError
+        return load(image)
+
+    monkeypatch.setattr(JpegImageFile, "load", refused)
+    small, large = (saved(picture, "JPEG") for picture in (DARK_ON_LIGHT, DARK_ON_LIGHT.resize((600, 400))))
+    with Reader() as reader:
+        answers = reader.classify([small, large, small])
+    assert [answer.digit for answer in answers] == [4, None, 4]
+    assert answers[1].error == "there is not enough memory to decode the image"
 
 
 def test_an_empty_picture_is_refused() -> None:

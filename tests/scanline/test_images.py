@@ -201,8 +201,9 @@ def book(*sheets: Image.Image) -> bytes:
 SHEETS = [draw(digit, (60, 80), height=0.7, pen=0.1) for digit in (3, 1, 4)]
 
 
-def test_a_tiff_s_pages_are_images_of_their_own(tmp_path: Path) -> None:
-    path = tmp_path / "scan.TIF"
+@pytest.mark.parametrize("name", ["scan.TIF", "scan", "scan.0001"])
+def test_a_tiff_s_pages_are_images_of_their_own(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     path.write_bytes(book(*SHEETS))
     found = dict(pages(path))
     assert list(found) == [f"{path}[1]", f"{path}[2]", f"{path}[3]"]

@@ -283,6 +283,15 @@ def test_steps_that_cannot_be_shown_say_why(tmp_path: Path, file: str, out: str,
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize("name", ["file", "image", "a"])
+def test_steps_name_the_file_whatever_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"garbage")
+    line = [sys.executable, "-m", "scanline", "preprocess", name, "--out", "new"]
+    result = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: {name}: the file's format can't be read; expected PNG")
+
+
 def test_steps_that_find_no_room_leave_nothing(tmp_path: Path) -> None:
     line = shlex.join([sys.executable, "-m", "scanline", "preprocess", str(files()[0]), "--out", str(tmp_path)])
     full = ["bash", "-c", f"ulimit -f 1; {line}"]  # no file over 1 KiB: to a program as good as a full disk

@@ -103,8 +103,9 @@ def test_min_confidence_takes_the_place_of_the_card_s(tmp_path: Path) -> None:
                     assert broken.status == "error"
 
 
-def test_what_is_no_digit_stays_so_at_any_confidence() -> None:
-    answer = Prediction(digit=3, confidence=0.9, rejected=True, reason=RejectReason.NOT_A_DIGIT)
+@pytest.mark.parametrize("reason", [RejectReason.NOT_A_DIGIT, None], ids=["not a digit", "a later release's"])
+def test_what_is_no_digit_stays_so_at_any_confidence(reason: RejectReason | None) -> None:
+    answer = Prediction(digit=3, confidence=0.9, rejected=True, reason=reason)
     assert answer.held_to(0.5) == answer
 
 

@@ -7,21 +7,27 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from scanline.contract import IMAGE_BYTES
+from scanline.contract import IMAGE_BYTES, REQUEST_ID
 from scanline.v1 import digits_pb2 as pb
 
 
 class Refusal(NamedTuple):
-    """How a call is refused; `pushback` is the text of grpc-retry-pushback-ms."""
+    """How a call is refused; `pushback` is the text of grpc-retry-pushback-ms, `id` that of a server of ours."""
 
     code: grpc.StatusCode
     pushback: str | None = None
+    id: str | None = None
+
+    def abort(self, context: grpc.ServicerContext) -> NoReturn:
+        metadata = (("grpc-retry-pushback-ms", self.pushback), (REQUEST_ID, self.id))
+        context.set_trailing_metadata(tuple((name, value) for name, value in metadata if value is not None))
+        context.abort(self.code, "as the script says")
 
 
 class Scripted:
@@ -32,18 +38,24 @@ class Scripted:
         images: how many images each of them had.
         sizes: how many bytes.
         answer: what a call waits for before it is answered.
+        lost: how many predictions are left out of each answer.
     """
 
-    def __init__(self, script: Iterator[Refusal]) -> None:
+    def __init__(self, script: Iterator[Refusal], describing: Iterator[Refusal]) -> None:
         self._script = script
+        self._describing = describing
         self.times: list[float] = []
         self.images: list[int] = []
         self.sizes: list[int] = []
         self.answer = threading.Event()
         self.answer.set()
+        self.lost = 0
         self.address = ""
 
-    def describe(self, _: pb.GetModelRequest, __: grpc.ServicerContext) -> pb.GetModelResponse:
+    def describe(self, _: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.GetModelResponse:
+        refusal = next(self._describing, None)
+        if refusal is not None:
+            refusal.abort(context)
         return pb.GetModelResponse(limits=pb.Limits(max_images=50, max_message_bytes=2**24))
 
     def classify(self, request: pb.ClassifyRequest, context: grpc.ServicerContext) -> pb.ClassifyResponse:
@@ -55,11 +67,10 @@ class Scripted:
         self.sizes.append(request.ByteSize())
         refusal = next(self._script, None)
         if refusal is not None:
-            if refusal.pushback is not None:
-                context.set_trailing_metadata((("grpc-retry-pushback-ms", refusal.pushback),))
-            context.abort(refusal.code, "as the script says")
+            refusal.abort(context)
         self.answer.wait()
-        return pb.ClassifyResponse(predictions=[pb.Prediction(digit=image[0], confidence=1) for image in images])
+        answered = images[: len(images) - self.lost]
+        return pb.ClassifyResponse(predictions=[pb.Prediction(digit=image[0], confidence=1) for image in answered])
 
 
 def numbered(count: int) -> NDArray[np.uint8]:
@@ -70,9 +81,11 @@ def numbered(count: int) -> NDArray[np.uint8]:
 
 
 @contextmanager
-def scripted(script: Iterable[Refusal] = (), address: str = "127.0.0.1:0") -> Iterator[Scripted]:
-    """Run a scripted server in this process; an endless script refuses for ever."""
-    servicer = Scripted(iter(script))
+def scripted(
+    script: Iterable[Refusal] = (), address: str = "127.0.0.1:0", *, describing: Iterable[Refusal] = ()
+) -> Iterator[Scripted]:
+    """Run a scripted server in this process; an endless script refuses for ever. GetModel has one of its own."""
+    servicer = Scripted(iter(script), iter(describing))
     server = grpc.server(
         ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -30,6 +30,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     caller.private_key_pem.write_to_path(folder / "caller.key")
     (folder / "token").write_text(f"{TOKEN}\n")
     (folder / "tokens").write_text(f"{TOKEN}\nanother\n")  # a server's, with one for each caller
+    (folder / "words").write_text("two words\n")
     return files
 
 
@@ -75,7 +76,19 @@ def test_no_tls_where_the_server_wants_it(server: Server) -> None:
 
 
 def test_no_certificate_where_the_server_wants_one(server: Server, files: Files) -> None:
-    with Client(server.address, tls=Tls(roots=files.roots)) as client, pytest.raises(UnreachableError):
+    with (
+        Client(server.address, tls=Tls(roots=files.roots)) as client,
+        pytest.raises(UnreachableError, match="may want a certificate of its callers"),
+    ):
+        client.classify(BLANK)
+
+
+def test_a_certificate_for_another_name_is_said(server: Server, tls: Tls) -> None:
+    options = {"grpc.ssl_target_name_override": "digits.example"}
+    with (
+        Client(server.address, tls=tls, options=options) as client,
+        pytest.raises(UnreachableError, match="its certificate is for other names than the one that it was called by"),
+    ):
         client.classify(BLANK)
 
 
@@ -83,7 +96,7 @@ def test_tls_where_the_server_has_none(tls: Tls) -> None:
     with (
         serving() as plain,
         Client(plain.address, tls=tls) as client,
-        pytest.raises(UnreachableError, match="there, with TLS"),
+        pytest.raises(UnreachableError, match="it answers without TLS: leave --tls-roots and the like"),
     ):
         client.classify(BLANK)
 
@@ -105,6 +118,7 @@ def test_the_command_line_takes_all_of_it(
         (["--server", "nowhere"], 2, "--server should be HOST:PORT[,HOST:PORT...], such as 127.0.0.1:50051"),
         (["--server", "a:1", "--token-file", "{}/none"], 2, "can't read --token-file"),
         (["--server", "a:1", "--token-file", "{}/tokens"], 2, "/tokens holds 2 tokens; a client sends one"),
+        (["--server", "a:1", "--token-file", "{}/words"], 2, "/words holds a token with spaces"),
         (["--server", "a:1", "--tls-certificate", "{}/caller.crt"], 1, "a certificate needs its key"),
         (["--server", "a:1", "--tls-roots", "{}/token"], 1, "token for TLS: "),
     ],
@@ -123,8 +137,8 @@ def test_files_that_are_no_credentials_are_named(files: Files, folder: Path) -> 
             Client("127.0.0.1:1", tls=tls)
 
 
-@pytest.mark.parametrize("token", ["", "two words", "grün", "line\n"])
-def test_what_is_no_token_is_refused(token: str) -> None:
+@pytest.mark.parametrize("token", ["", "two words", "grün", "line\n", b"bytes"])
+def test_what_is_no_token_is_refused(token: Any) -> None:
     with pytest.raises(InputError, match="token"):
         Client("127.0.0.1:1", token=token)
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import numpy as np
@@ -13,13 +14,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from scanline import Client, ClosedError, InputError, ModelError, Reader, UnreachableError, samples
+from scanline import Client, ClosedError, InputError, ModelError, Reader, ServiceError, UnreachableError, samples
+from scanline.client.connection import IN_FLIGHT
 from scanline.client.messages import MAX_BYTES, MAX_IMAGES
 from scanline.contract import IMAGE_BYTES
 from scanline.inference import open_inference_pb2 as oip
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from serve.lifecycle import Server
-from tests.scanline.client.servers import scripted
+from tests.scanline.client.servers import numbered, scripted
 from tests.serve.conftest import serving
 
 
@@ -103,6 +105,32 @@ def test_any_number_of_images_fits_a_small_server(reader: Reader, pixels: NDArra
         ]
 
 
+@pytest.mark.parametrize("less", [{"max_message_bytes": 16_384}, {"max_images": 7}], ids=lambda less: next(iter(less)))
+def test_a_server_that_takes_less_since_it_started_again_is_asked_again(
+    reader: Reader, pixels: NDArray[np.uint8], tmp_path: Path, less: dict[str, int]
+) -> None:
+    large = tmp_path / "large.bmp"
+    Image.new("L", (200, 100)).save(large)
+    images = [*pixels, large, samples.files()[0]]
+    with serving() as before:
+        client = Client(before.address)
+        client.classify(pixels[:1])
+    with client, serving(listen=before.address, **less):
+        for _ in range(2):
+            *answers, refused, last = client.classify(images)
+            expected = [answer.digit for answer in reader.classify(images)]
+            assert [answer.digit for answer in answers] == expected[:-2]
+            assert last.digit == expected[-1]
+            assert (refused.error is not None) == ("max_message_bytes" in less)
+
+
+def test_a_message_too_large_for_one_of_several_servers_is_said_at_once(pixels: NDArray[np.uint8]) -> None:
+    with serving() as one, serving(max_message_bytes=8192) as less, Client(f"{one.address},{less.address}") as client:
+        with pytest.raises(ServiceError, match=r"refused: .*larger than max .*\(RESOURCE_EXHAUSTED\)") as error:
+            client.classify(pixels[:100])
+        assert type(error.value) is ServiceError
+
+
 def test_large_files_do_not_wait_for_each_other() -> None:
     files = [bytes([number]) * size for number, size in enumerate([1000, 2**20, 2**20, 2**20, 5 * 2**20, 1000, 1000])]
     with scripted() as server, Client(server.address) as client:
@@ -151,6 +179,34 @@ def test_a_stream_gives_answers_as_they_come_and_takes_images_as_it_needs_them(
         stream.close()
 
 
+def test_no_more_messages_are_on_their_way_than_the_window_lets() -> None:
+    taken = 0
+
+    def images() -> Iterator[NDArray[np.uint8]]:
+        nonlocal taken
+        for image in numbered(1000):
+            taken += 1
+            yield image
+
+    with scripted() as server, Client(server.address) as client:
+        next(client.stream(images()))
+    assert taken == IN_FLIGHT * 50 + 1  # a message is full once the next image does not fit
+
+
+def test_an_array_may_be_filled_again_as_soon_as_the_next_is_asked_for(
+    client: Client, reader: Reader, pixels: NDArray[np.uint8]
+) -> None:
+    def camera() -> Iterator[NDArray[np.uint8]]:
+        buffer = np.empty((2, 28, 28), np.uint8)
+        for picture in pixels:
+            buffer[:] = picture
+            yield buffer
+
+    expected = [answer.digit for answer in reader.classify(np.repeat(pixels, 2, axis=0))]
+    for answering in (client, reader):
+        assert [answer.digit for answer in answering.stream(camera())] == expected
+
+
 def test_a_reader_takes_a_client_s_place(server: Server) -> None:
     said = []
     for answering in (Client(server.address), Reader()):
@@ -189,15 +245,33 @@ def test_a_closed_reader_takes_no_image(pixels: NDArray[np.uint8]) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["", "localhost", "localhost:", "a:1,", "a:1 b:2", "a:0", "a:65536", ":50051", "http://a:1", "::1:50051"]
+    "target",
+    [
+        "",
+        "localhost",
+        "localhost:",
+        "a:1,",
+        "a:1 b:2",
+        "a:0",
+        "a:65536",
+        ":50051",
+        "http://a:1",
+        "::1:50051",
+        "a:\u0661",
+    ],
 )
 def test_what_is_no_address_is_named(target: str) -> None:
     with pytest.raises(InputError, match="is no address: expected HOST:PORT"):
         Client(target)
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 1e10])
-def test_a_timeout_has_bounds(timeout: float) -> None:
+def test_an_address_is_text() -> None:
+    with pytest.raises(InputError, match=r"the address is text, such as '127\.0\.0\.1:50051', not 50051"):
+        Client(cast("str", 50051))  # what a caller without mypy may write
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), 1e10, None, "5"])
+def test_a_timeout_has_bounds(timeout: Any) -> None:
     with pytest.raises(InputError, match=f"seconds above 0, at most 31536000, not {timeout!r}"):
         Client("127.0.0.1:1", timeout=timeout)
 
@@ -212,7 +286,7 @@ def test_no_server_is_said_in_plain_words() -> None:
         client.classify(samples.files()[0])
     assert error.value.code == "UNAVAILABLE"
     assert str(error.value).startswith("no answer from 127.0.0.1:1: ")
-    assert str(error.value).endswith("is `scanline serve` running there, without TLS?")
+    assert "is `scanline serve` running there, without TLS? (--tls-roots CA.PEM" in str(error.value)
 
 
 def test_a_server_that_can_t_answer_is_no_missing_server() -> None:

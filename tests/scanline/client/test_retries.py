@@ -6,14 +6,20 @@ import asyncio
 import itertools
 import socket
 import threading
+from types import SimpleNamespace
 
 import grpc
 import pytest
 
 from scanline import AccessError, AsyncClient, BusyError, Client, ClosedError, ServiceError, SlowError, UnreachableError
+from scanline.client import call
 from scanline.client.call import FIRST_CONTACT
+from scanline.client.connection import Connection
+from scanline.v1 import digits_pb2 as pb
+from scanline.v1.digits_pb2_grpc import DigitsStub
 from tests.faults.server import until
 from tests.scanline.client.servers import Refusal, numbered, scripted
+from tests.serve.conftest import PATIENCE
 
 UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE)
 FULL = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED)
@@ -51,7 +57,7 @@ def test_it_comes_back_when_the_server_says() -> None:
     assert server.times[1] - server.times[0] >= 0.7
 
 
-@pytest.mark.parametrize("pushback", ["-1", "soon"])
+@pytest.mark.parametrize("pushback", ["-1", "soon", "9" * 400])
 def test_a_server_may_forbid_to_come_back(pushback: str) -> None:
     script = itertools.repeat(Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, pushback))
     with scripted(script) as server, Client(server.address) as client, pytest.raises(BusyError):
@@ -152,3 +158,65 @@ def test_where_no_server_ever_answered_it_gives_up_before_the_deadline() -> None
     with Client("127.0.0.1:1,127.0.0.1:2", timeout=600) as client, pytest.raises(UnreachableError) as error:
         client.classify(numbered(1))
     assert str(error.value).startswith("no answer from 127.0.0.1:1,127.0.0.1:2: ")
+
+
+def test_a_call_that_was_given_up_is_no_answer() -> None:
+    async def ask(address: str) -> str:
+        async with AsyncClient(address, timeout=600) as client:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await client.model()
+            place.close()  # from now on connections are refused
+            with pytest.raises(UnreachableError) as error:
+                await client.model()
+            return str(error.value)
+
+    with socket.create_server(("127.0.0.1", 0)) as place:  # takes connections, and says nothing
+        address = f"127.0.0.1:{place.getsockname()[1]}"
+        assert asyncio.run(asyncio.wait_for(ask(address), PATIENCE)).startswith(f"no answer from {address}: ")
+
+
+def test_a_server_of_ours_that_can_t_answer_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call, "FIRST_CONTACT", 0.0)
+    loading = Refusal(grpc.StatusCode.UNAVAILABLE, id="7")
+    with scripted(describing=[loading] * 3) as server, Client(server.address) as client:
+        assert [answer.digit for answer in client.classify(numbered(2))] == [0, 1]
+
+
+def test_where_no_thread_can_wait_for_the_next_attempt_the_call_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(call, "threading", SimpleNamespace(Thread=refuse))  # a limit of processes spares root
+    with scripted([UNAVAILABLE]) as server, Client(server.address) as client, pytest.raises(UnreachableError):
+        client.classify(numbered(1))
+
+
+def test_a_call_that_is_cancelled_while_it_is_tried_again_leaves_no_attempt_behind() -> None:
+    calls: list[call.Call[pb.ClassifyResponse]] = []
+    attempts: list[grpc.Future[pb.ClassifyResponse]] = []
+
+    def send(attempt: int, seconds: float) -> grpc.Future[pb.ClassifyResponse]:
+        if attempt:
+            calls[0].answer.cancel()
+        attempts.append(DigitsStub(channel).Classify.future(pb.ClassifyRequest(pixels=bytes(784)), seconds))
+        return attempts[-1]
+
+    with scripted([UNAVAILABLE]) as server, grpc.insecure_channel(server.address) as channel:
+        server.answer.clear()
+        line = Connection(server.address, timeout=PATIENCE, tls=None, token=None, options=None)
+        calls.append(call.Call(line, send))
+        until(lambda: len(attempts) == 2 and attempts[1].cancelled(), "the second attempt is cancelled")
+        line.close()
+
+
+def test_an_answer_that_leaves_images_out_is_an_error() -> None:
+    async def ask() -> None:
+        async with AsyncClient(server.address) as client:
+            await client.classify(numbered(3))
+
+    with scripted() as server, Client(server.address) as client:
+        server.lost = 1
+        for asked in (lambda: client.classify(numbered(3)), lambda: asyncio.run(ask())):
+            with pytest.raises(ServiceError, match="the server answered with 2 predictions for 3 images"):
+                asked()

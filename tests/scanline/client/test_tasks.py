@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from scanline import AsyncClient, ClosedError, InputError, Prediction, Reader, ServiceError, UnreachableError, samples
+from scanline.client import call
 from scanline.client.connection import IN_FLIGHT
 from serve.lifecycle import Server
 from tests.faults.server import until
@@ -74,6 +75,22 @@ def test_a_small_server_gets_small_messages(reader: Reader) -> None:
 
     with serving(max_images=7, max_message_bytes=20_000) as small:
         answers = asyncio.run(ask(small.address))
+    assert same([answer for call in answers for answer in call], reader.classify([NOISE, NOISE, *samples.files()]))
+
+
+@pytest.mark.parametrize("less", [{"max_message_bytes": 16_384}, {"max_images": 7}], ids=lambda less: next(iter(less)))
+def test_a_server_that_takes_less_since_it_started_again_is_asked_again(reader: Reader, less: dict[str, int]) -> None:
+    async def ask() -> list[list[Prediction]]:
+        with serving() as before:
+            client = AsyncClient(before.address)
+            await client.classify([])
+        with serving(listen=before.address, **less):
+            async with client:
+                return await asyncio.gather(
+                    client.classify(NOISE), *map(client.classify, NOISE), client.classify(samples.files())
+                )
+
+    answers = asyncio.run(ask())
     assert same([answer for call in answers for answer in call], reader.classify([NOISE, NOISE, *samples.files()]))
 
 
@@ -164,6 +181,30 @@ def test_all_tasks_hear_that_there_is_no_server() -> None:
             return await asyncio.gather(*(client.classify(image) for image in NOISE), return_exceptions=True)
 
     assert {type(answer) for answer in asyncio.run(ask())} == {UnreachableError}
+
+
+def test_where_nobody_waits_for_the_first_answer_its_error_is_not_heard(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ask() -> None:
+        async with AsyncClient("127.0.0.1:1") as client:
+            began = asyncio.Event()
+
+            async def classify() -> None:
+                began.set()
+                await client.classify(NOISE)
+
+            task = asyncio.create_task(classify())
+            await began.wait()  # and goes on to where it waits for the server, before this does
+            task.cancel()
+            opening = client._opening
+            assert opening is not None
+            await asyncio.wait([opening])
+
+    monkeypatch.setattr(call, "FIRST_CONTACT", 0.0)
+    asyncio.run(ask())
+    gc.collect()  # asyncio complains of an error that nobody has looked at when its task goes
+    assert caplog.messages == []
 
 
 def test_the_client_knows_the_server_s_model(server: Server, reader: Reader) -> None:

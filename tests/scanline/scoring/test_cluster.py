@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from scanline import samples
+from scanline import Reader, samples
+from scanline.errors import ModelError
+from scanline.model import SHIPPED
 
 FILES = samples.files()
 # Ray takes its time to start where other tests run at the same time.
@@ -94,6 +97,26 @@ def test_the_same_rows_as_the_local_engine(cluster: TwoNodes, tmp_path: Path) ->
         assert "1 of 15 files could not be read" in said
         assert "Warning" not in said
     assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
+
+
+def test_what_is_wrong_with_a_node_s_model_is_said_in_its_own_words(cluster: TwoNodes, tmp_path: Path) -> None:
+    model = tmp_path / "gone.onnx"
+    shutil.copy(SHIPPED / "digits.int8.onnx", model)
+    code = (
+        "import sys; from functools import partial; from pathlib import Path; from scanline.scoring.cluster import *; "
+        "from scanline.scoring.engine import batched, open_reader; from scanline.scoring.entry import Entry\n"
+        "engine = Cluster(partial(open_reader, sys.argv[1], None), probabilities=False)\n"
+        "Path(sys.argv[1]).unlink()\n"
+        "try: list(engine.run(batched([Entry(sys.argv[2])])))\n"
+        "except ModelError as error: print(error)"
+    )
+    line = [sys.executable, "-c", code, str(model), str(FILES[0])]
+    result = subprocess.run(
+        line, capture_output=True, text=True, env=environment(RAY_ADDRESS=cluster.address), check=False
+    )
+    with pytest.raises(ModelError) as here:
+        Reader(model)
+    assert result.stdout == f"{here.value}\n", result.stderr
 
 
 def read_both_ways(cluster: TwoNodes, folder: Path, look: Callable[[], None]) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -140,6 +144,35 @@ def test_a_full_disk_is_said_and_costs_nothing(tmp_path: Path, file: str) -> Non
     (folder / file).unlink(missing_ok=True)
     run(output, entries(500), Fake())
     assert paths(output) == [f"{n}.png" for n in range(500)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("after", [0, 10])
+def test_a_file_system_that_keeps_open_files_hinders_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    output, lock, remove = tmp_path / "out.csv", tmp_path / "out.csv.partial" / "lock", os.rmdir
+
+    def remove_as_on_nfs(path: str | Path, **options: Any) -> None:
+        for file in Path("/proc/self/fd").iterdir():
+            with suppress(FileNotFoundError):
+                if str(file.readlink()).startswith(str(lock)):
+                    raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+        remove(path, **options)
+
+    monkeypatch.setattr(os, "rmdir", remove_as_on_nfs)
+    with nullcontext() if after else pytest.raises(ScanlineError, match="the server is gone"):
+        run(output, entries(300), Failing(after))
+    assert [path.name for path in tmp_path.iterdir()] == (["out.csv"] if after else [])
+
+
+def test_a_folder_that_cannot_be_removed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str | Path, **_: Any) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    with pytest.raises(PermissionError):
+        run(tmp_path / "out.csv", entries(10), Fake())
 
 
 def test_a_folder_is_no_output(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +13,20 @@ import pytest
 
 from scanline import Reader, samples
 from scanline.errors import InputError, ScanlineError
-from scanline.images import Image
+from scanline.images import Image, Page
 from scanline.prediction import Prediction
 from scanline.scoring.engine import BATCH_BYTES, BATCH_FILES, batched
 from scanline.scoring.entry import Entry
+from scanline.scoring.inputs import find
 from scanline.scoring.local import AHEAD, Local
+from tests.scanline.test_images import SHEETS, book
 
 FILES = [str(path) for path in samples.files()]
 PIXELS = np.zeros((28, 28), np.uint8)
 
 
 class Deadly(Reader):
-    """A reader whose process dies of the file `deadly`, and of `deadly-once` as long as it is there."""
+    """A reader whose process dies of the file `deadly`, of a TIFF file's second page, and of `deadly-once` once."""
 
     def classify(self, images: Image | Iterable[Image], *, probabilities: bool = False) -> list[Prediction]:
         assert isinstance(images, list)
@@ -31,7 +34,7 @@ class Deadly(Reader):
         if once is not None and once.exists():
             once.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
-        if any(str(image).endswith("deadly") for image in images):
+        if any(str(image).endswith("deadly") or (isinstance(image, Page) and image.number == 1) for image in images):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().classify(images, probabilities=probabilities)
 
@@ -39,6 +42,14 @@ class Deadly(Reader):
 def unable() -> Reader:
     """Kill the process that is to have a reader."""
     os.kill(os.getpid(), signal.SIGKILL)
+    return Reader()
+
+
+def unable_once(marker: Path) -> Reader:
+    """Kill the process that is to have a reader, but no other after it."""
+    if marker.exists():
+        marker.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
     return Reader()
 
 
@@ -96,6 +107,16 @@ def test_a_killed_process_costs_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "deadly-once").exists()
 
 
+def test_a_process_killed_at_the_very_start_costs_nothing(tmp_path: Path) -> None:
+    marker = tmp_path / "first"
+    marker.touch()
+    engine = Local(partial(unable_once, marker), processes=1, probabilities=False)
+    with Reader() as reader:
+        assert engine.version == reader.model().file
+    assert [prediction.status for _, prediction in answers(engine, entries(FILES[:2], 1))] == ["ok", "ok"]
+    assert not marker.exists()
+
+
 def test_a_file_that_kills_its_reader_is_an_error_of_its_own(tmp_path: Path) -> None:
     files = [FILES[0], str(tmp_path / "deadly"), FILES[1]]
     found = answers(Local(Deadly, processes=2, probabilities=False), entries(files, 1))
@@ -119,3 +140,14 @@ def test_an_entry_that_cannot_be_loaded_is_an_error_in_its_place() -> None:
         Local(Reader, processes=1, probabilities=False), [Entry(FILES[0]), Entry("b", cut), Entry(FILES[1])]
     )
     assert [prediction.error for _, prediction in found] == [None, "cut short", None]
+
+
+def test_so_is_a_page_of_a_tiff_file(tmp_path: Path) -> None:
+    path = tmp_path / "scan.tif"
+    path.write_bytes(book(*SHEETS))
+    found = answers(Local(Deadly, processes=1, probabilities=False), find([str(path)]))
+    assert [(name, prediction.status) for name, prediction in found] == [
+        (f"{path}[1]", "ok"),
+        (f"{path}[2]", "error"),
+        (f"{path}[3]", "ok"),
+    ]
