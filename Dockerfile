@@ -70,12 +70,12 @@ ENTRYPOINT ["scanline"]
 
 FROM runtime AS train
 COPY --from=install-train /opt/scanline /opt/scanline
-USER scanline
+USER 10001
 CMD ["train", "--help"]
 
 FROM runtime AS serve
 COPY --from=install /opt/scanline /opt/scanline
-USER scanline
+USER 10001
 EXPOSE 50051
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=3 CMD ["scanline", "health"]
 CMD ["serve"]

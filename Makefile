@@ -72,6 +72,7 @@ image: ## build the image that serves, with its labels
 # package index: make lock TORCH_CPU=FOLDER_OR_PAGE says where its wheel is.
 LOCK := $(BIN)/uv pip compile --quiet --no-header --no-annotate --generate-hashes --constraint constraints.txt --python-version 3.11
 lock: $(VENV)/.dev ## pin the images' packages by hash again, after a change of pyproject.toml or constraints.txt
+	$(if $(TORCH_CPU),,$(error give TORCH_CPU=FOLDER_OR_PAGE, where the CPU-only wheel of torch is))
 	@$(LOCK) --universal --output-file deploy/lock/base.txt pyproject.toml
 	@echo hatchling | $(LOCK) --universal --output-file deploy/lock/build.txt -
 	@echo pip | $(LOCK) --universal --output-file deploy/lock/pip.txt -

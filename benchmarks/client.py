@@ -4,7 +4,7 @@
 
 The server and the client, in this process, share two cores. The ways take turns, several times over; the medians are
 reported, and ratios to a call an image, for which 1,000 tasks share a plain grpc.aio stub, 256 calls at a time.
-docs/client.md has what came out.
+docs/benchmarks.md has what came out.
 """
 
 from __future__ import annotations

@@ -2,14 +2,13 @@
 
 Every picture is encoded as a file and read back through scanline.Reader, as a user's would be. What changes from line
 to line is how it was drawn on its page; the first line of MNIST is its own pixels, with no file in between. MNIST's
-test images are read from the folder that SCANLINE_DATA names; without it only scikit-learn's digits are measured.
+test images are had as `scanline train` has them.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
-import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
@@ -22,54 +21,61 @@ from PIL import Image, ImageDraw, ImageFilter
 from rich.table import Table
 from sklearn.datasets import load_digits
 
-from scanline import Reader
-from scanline.console import out
+from scanline import Reader, console
+from scanline.errors import ScanlineError
+from train.data import load
+from train.settings import Settings
 
 Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
 # Draws ink, uint8 [height, width] with 255 for ink, into a file; takes a source of chance as well.
 Case = Callable[[Pixels, np.random.Generator], bytes]
 
 PAGE: Final = (190, 240)
 
 
-def main() -> None:
-    """Measure every case and print the table."""
+def main() -> int:
+    """Measure what the command line asks for and print the table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", type=Path, help="model file, folder, or edge or accurate; by default edge")
     options.add_argument("--images", type=int, help="how many of MNIST's test images to take; all by default")
     given = options.parse_args()
+    try:
+        console.out.print(measure(given.model, given.images))
+    except ScanlineError as error:
+        console.error(str(error))
+        return error.exit_code
+    return 0
+
+
+def measure(model: Path | None, count: int | None) -> Table:
+    """Measure a model in every case, on so many of MNIST's images or all of them."""
+    mnist = load(["mnist"], Settings(out=Path()).data_dir)  # first: it may not be there
     table = Table("data", "drawn as", "files", "right", "rejected", "ms a file")
-    with Reader(given.model) as reader:
+    with Reader(model) as reader:
         digits = load_digits()
         images = np.rint(digits.images * 255 / 16).astype(np.uint8)
         for row in _measure(reader, images, digits.target, UCI):
             table.add_row("scikit-learn's digits", *row)
-        if "SCANLINE_DATA" in os.environ:
-            folder = Path(os.environ["SCANLINE_DATA"])
-            images = _idx(folder / "t10k-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)[: given.images]
-            labels = _idx(folder / "t10k-labels-idx1-ubyte.gz", 8)[: given.images]
-            for row in [_read(reader, "pixels, no file", images, labels), *_measure(reader, images, labels, MNIST)]:
-                table.add_row("MNIST's test set", *row)
-    out.print(table)
+        images, labels = mnist.test_images[:count], mnist.test_labels[:count]
+        for row in [_read(reader, "pixels, no file", images, labels), *_measure(reader, images, labels, MNIST)]:
+            table.add_row("MNIST's test set", *row)
+    return table
 
 
-def _measure(reader: Reader, images: Pixels, labels: Pixels, cases: dict[str, Case]) -> Iterator[tuple[str, ...]]:
+def _measure(reader: Reader, images: Pixels, labels: Labels, cases: dict[str, Case]) -> Iterator[tuple[str, ...]]:
     for name, draw in cases.items():
         chance = np.random.default_rng(0)
         yield _read(reader, name, [draw(image, chance) for image in images], labels)
 
 
-def _read(reader: Reader, name: str, images: Sequence[bytes] | Pixels, labels: Pixels) -> tuple[str, ...]:
+def _read(reader: Reader, name: str, images: Sequence[bytes] | Pixels, labels: Labels) -> tuple[str, ...]:
     started = time.perf_counter()
     answers = reader.classify(images)
     took = (time.perf_counter() - started) / len(images)
     right = np.mean([answer.digit == label for answer, label in zip(answers, labels, strict=True)])
     rejected = np.mean([answer.rejected for answer in answers])
     return name, f"{len(images):,}", f"{right:.2%}", f"{rejected:.2%}", f"{took * 1000:.2f}"
-
-
-def _idx(path: Path, header: int) -> Pixels:
-    return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
 
 
 def _saved(picture: NDArray[np.float64] | Pixels, form: str = "PNG") -> bytes:
@@ -198,4 +204,4 @@ MNIST: Final[dict[str, Case]] = {
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

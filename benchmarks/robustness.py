@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -20,7 +22,8 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from scanline.console import err, out
+from scanline import console
+from scanline.errors import ScanlineError
 from scanline.model import Model
 from train import augment, distortions
 from train.data import load
@@ -39,13 +42,23 @@ class Found(NamedTuple):
     shares: list[float]
 
 
-def main() -> None:
-    """Measure, print the table and draw the picture."""
+def main() -> int:
+    """Measure what the command line asks for."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("models", nargs="*", default=["edge", "accurate"], help="model files, folders or names")
     options.add_argument("--picture", type=Path, help="where to write the curves")
     given = options.parse_args()
-    models = {str(path): Model(path) for path in given.models}
+    try:
+        measure(given.models, given.picture)
+    except ScanlineError as error:
+        console.error(str(error))
+        return error.exit_code
+    return 0
+
+
+def measure(paths: Sequence[str], picture: Path | None) -> None:
+    """Measure, print the table and draw the picture."""
+    models = {path: Model(path) for path in paths}
     data = load(["mnist"], Settings(out=Path()).data_dir)
     rows, labels = augment.to_rows(torch.tensor(data.test_images)), data.test_labels
     cases = [(distort, unit, strength) for distort, unit, strengths in distortions.GRID for strength in strengths]
@@ -53,14 +66,16 @@ def main() -> None:
     table = Table("distortion", "strength", *models)
     table.add_row("none", "", *(f"{share:.2%}" for share in clean))
     found = []
-    for distort, unit, strength in track(cases, "distortions", console=err, disable=not err.is_terminal):
+    for distort, unit, strength in track(
+        cases, "distortions", console=console.err, disable=not console.err.is_terminal
+    ):
         worse = distort(rows, strength)
         shares = [_right(model, worse, labels) for model in models.values()]
         table.add_row(distort.__name__, f"{strength:g} {unit}", *(f"{share:.2%}" for share in shares))
         found.append(Found(distort.__name__, unit, strength, shares))
-    out.print(table)
-    if given.picture is not None:
-        _draw(given.picture, list(models), clean, found)
+    console.out.print(table)
+    if picture is not None:
+        _draw(picture, list(models), clean, found)
 
 
 def _right(model: Model, rows: Tensor, labels: NDArray[np.int64]) -> float:
@@ -90,4 +105,4 @@ def _draw(picture: Path, names: list[str], clean: list[float], found: list[Found
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

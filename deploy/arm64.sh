@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 target=$(realpath -m "${1:?usage: deploy/arm64.sh FOLDER}")
 mkdir -p "$target"
 
-if ! command -v qemu-aarch64-static mmdebstrap >/dev/null; then
+if ! command -v qemu-aarch64-static >/dev/null || ! command -v mmdebstrap >/dev/null; then
   apt-get update -qq
   apt-get install -y -qq --no-install-recommends qemu-user-static mmdebstrap >/dev/null
 fi

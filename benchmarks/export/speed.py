@@ -21,9 +21,9 @@ from typing import Final
 import numpy as np
 import onnxruntime as ort
 import torch
-from numpy.typing import NDArray
 from rich.table import Table
 
+from export import latency
 from export.candidates import candidates
 from export.network import from_model
 from scanline import console
@@ -101,21 +101,13 @@ def _speeds(title: str, runs: Mapping[str, Run], turns: int) -> Table:
     cells: dict[str, list[str]] = {name: [] for name in runs}
     for size in BATCHES:
         rows = np.random.default_rng(0).random((size, 28, 28), dtype=np.float32)
-        seconds = np.array([[_turn(run, rows) for run in runs.values()] for _ in range(turns)])
+        seconds = latency.in_turn(list(runs.values()), rows, turns, TURN_SECONDS)
         ratios = np.median(seconds[:, :1] / seconds, axis=0)
         for name, time_taken, ratio in zip(runs, np.median(seconds, axis=0), ratios, strict=True):
             cells[name] += [f"{time_taken * 1e6:,.0f}", f"{ratio:.2f}"]
     for name, row in cells.items():
         table.add_row(name, *row)
     return table
-
-
-def _turn(run: Run, rows: NDArray[np.float32]) -> float:
-    start, count = time.perf_counter(), 0
-    while count == 0 or time.perf_counter() - start < TURN_SECONDS:
-        run(rows)
-        count += 1
-    return (time.perf_counter() - start) / count
 
 
 def _sizes(preset: str, contents: Mapping[str, bytes], turns: int) -> Table:

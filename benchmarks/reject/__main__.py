@@ -1,15 +1,14 @@
 """What the reject option catches and costs: `python -m benchmarks.reject [--model PATH] [--split validation]`.
 
 Digits are MNIST's test images, or the last 5,000 of its training images with `--split validation`, on which thresholds
-are chosen; SCANLINE_DATA names the folder. Everything else is drawn (pictures.py), with another seed for each split, as
-files that scanline.Reader reads and as raw pixels of 28x28.
+are chosen; they are had as `scanline train` has them. Everything else is drawn (pictures.py), with another seed for
+each split, as files that scanline.Reader reads and as raw pixels of 28x28.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
-import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,55 +21,68 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from benchmarks.reject.pictures import KINDS, file, raw
-from scanline import Reader, RejectReason, reject
-from scanline.console import out
+from scanline import Reader, RejectReason, console, reject
 from scanline.contract import to_network
+from scanline.errors import ScanlineError
 from scanline.model import Model
 from scanline.prediction import Prediction, softmax
 from train import calibration
+from train.data import load
+from train.settings import Settings
 
 Array = NDArray[np.float32]
 SEEDS: Final = {"validation": 1, "test": 2}
 BOUNDS: Final = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 
-def main() -> None:
-    """Measure and print."""
+def main() -> int:
+    """Measure what the command line asks for."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", type=Path, help="model file, folder, or edge or accurate; by default edge")
     options.add_argument("--split", choices=SEEDS, default="test", help="which digits; test by default")
     options.add_argument("--count", type=int, default=1000, help="pictures of each kind; 1000 by default")
     options.add_argument("--picture", type=Path, help="where to write the risk-coverage curve")
     given = options.parse_args()
-    images, labels = _digits(given.split)
-    chance = np.random.default_rng(SEEDS[given.split])
-    model = Model(given.model)
+    try:
+        measure(given.model, given.split, given.count, given.picture)
+    except ScanlineError as error:
+        console.error(str(error))
+        return error.exit_code
+    return 0
+
+
+def measure(path: Path | None, split: str, count: int, picture: Path | None) -> None:
+    """Measure and print."""
+    images, labels = _digits(split)
+    chance = np.random.default_rng(SEEDS[split])
+    model = Model(path)
     card = model.card
-    with Reader(given.model) as reader:
-        out.print(f"{card.name}, {card.precision}; thresholds {dict(card.reject)}, temperature {card.temperature:.3f}")
+    with Reader(path) as reader:
+        console.out.print(
+            f"{card.name}, {card.precision}; thresholds {dict(card.reject)}, temperature {card.temperature:.3f}"
+        )
         table = Table("what", "form", "images", "rejected", *(reason.replace("_", " ") for reason in RejectReason))
-        table.add_row(f"MNIST, {given.split}", "raw", *_shares(reader.classify(images)))
+        table.add_row(f"MNIST, {split}", "raw", *_shares(reader.classify(images)))
         drawn = {}
         for kind in KINDS:
-            files = [file(kind, chance, images) for _ in range(given.count)]
-            drawn[kind.__name__] = np.stack([raw(kind, chance, images) for _ in range(given.count)])
+            files = [file(kind, chance, images) for _ in range(count)]
+            drawn[kind.__name__] = np.stack([raw(kind, chance, images) for _ in range(count)])
             table.add_row(kind.__name__, "files", *_shares(reader.classify(files)))
             table.add_row(kind.__name__, "raw", *_shares(reader.classify(drawn[kind.__name__])))
-        out.print(table)
+        console.out.print(table)
         logits = _logits(model, images)
         others = {
             name: _logits(model, pixels) for name, pixels in drawn.items() if name not in {"white", "black", "blank"}
         }
-    out.print(_separation(logits, others, card.temperature))
-    _report_confidence(logits, labels, others, card.temperature, given.picture)
+    console.out.print(_separation(logits, others, card.temperature))
+    _report_confidence(logits, labels, others, card.temperature, picture)
 
 
 def _digits(split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    folder, name = Path(os.environ["SCANLINE_DATA"]), "t10k" if split == "test" else "train"
-    images = np.frombuffer(gzip.decompress((folder / f"{name}-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16)
-    labels = np.frombuffer(gzip.decompress((folder / f"{name}-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8)
-    start = 0 if split == "test" else -5000
-    return images.reshape(-1, 28, 28)[start:], labels[start:].astype(np.int64)
+    data = load(["mnist"], Settings(out=Path()).data_dir)
+    if split == "test":
+        return data.test_images, data.test_labels
+    return data.train_images[data.held_out], data.train_labels[data.held_out]
 
 
 def _logits(model: Model, pixels: NDArray[np.uint8]) -> Array:
@@ -116,14 +128,16 @@ def _report_confidence(
     """Print what --min-confidence trades, the calibration error and the accuracy; draw the risk-coverage curve."""
     confidences, wrong = softmax(logits, temperature).max(axis=1), logits.argmax(axis=1) != labels
     bins = calibration.reliability(torch.from_numpy(logits), torch.from_numpy(labels), temperature)
-    out.print(f"accuracy {1 - wrong.mean():.2%}, expected calibration error {calibration.expected_error(bins):.4f}")
+    console.out.print(
+        f"accuracy {1 - wrong.mean():.2%}, expected calibration error {calibration.expected_error(bins):.4f}"
+    )
     drawn = {name: softmax(each, temperature).max(axis=1) for name, each in others.items()}
     table = Table("--min-confidence", "digits answered", "of these wrong", *(f"{name} answered" for name in drawn))
     for bound in BOUNDS:
         kept = confidences >= bound
         shares = (f"{np.mean(each >= bound):.2%}" for each in drawn.values())
         table.add_row(f"{bound}", f"{kept.mean():.2%}", f"{wrong[kept].mean():.3%}", *shares)
-    out.print(table)
+    console.out.print(table)
     if picture is not None:
         _draw(picture, confidences, wrong, drawn)
 
@@ -147,4 +161,4 @@ def _draw(picture: Path, confidences: Array, wrong: NDArray[np.bool_], drawn: di
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -27,7 +27,7 @@ from benchmarks.serving.processes import PLAIN, SERVERS, pinned, serving, two_co
 from benchmarks.serving.protocols import PROTOCOLS
 from benchmarks.serving.soak import soak
 from scanline import console
-from scanline.errors import ScanlineError
+from scanline.errors import ScanlineError, UsageError
 from scanline.settings import Settings, parse
 
 SMALL: Final = Load(connections=8, callers=4, images=1, calls=20_000)
@@ -112,10 +112,23 @@ def analyzed(analyzer: Path, repeats: int) -> Table:
     return result
 
 
+def check(settings: ServingBenchmark) -> None:
+    """Refuse what would be left aside.
+
+    Raises:
+        UsageError: options that don't go together.
+    """
+    if settings.soak is not None and settings.model_fields_set != {"soak"}:
+        raise UsageError("--soak takes no other option: h2load calls scanline.v1 for so many minutes")
+    if settings.perf_analyzer is not None and settings.protocol != "oip":
+        raise UsageError("--perf-analyzer speaks the Open Inference Protocol alone: give --protocol oip as well")
+
+
 def main() -> int:
     """Run what the command line asks for."""
     try:
         settings = parse(ServingBenchmark, "benchmarks.serving", sys.argv[1:])
+        check(settings)
         if settings.soak is not None:
             return soak(settings.soak * 60)
         if settings.perf_analyzer is not None:

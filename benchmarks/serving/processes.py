@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,9 +117,11 @@ def pinned(command: Sequence[str], *cores: int) -> Iterator[subprocess.Popen[str
 def serving(name: str, *cores: int, options: Sequence[str] = ()) -> Iterator[Running]:
     """Run one of the servers on some cores, with more options, from its first answer on."""
     started = time.perf_counter()
-    with pinned((*{**SERVERS, **COUNTING}[name], *options), *cores) as process:
+    command = (*{**SERVERS, **COUNTING}[name], *options)
+    with ThreadPoolExecutor(1) as aside, pinned(command, *cores) as process:
         assert process.stdout is not None
         line = process.stdout.readline().strip()
+        aside.submit(deque, process.stdout, 0)  # until it is killed: a full pipe would hold it up
         said = {"address": line} if name == PLAIN else json.loads(line)
         address = str(said["address"])
         with grpc.insecure_channel(address) as channel:

@@ -97,9 +97,11 @@ def measure(seconds: float) -> tuple[dict[str, list[float]], int]:
             over = threading.Event()
             publisher = threading.Thread(target=models.publish_until, args=(over,))
             publisher.start()
-            changing, version = times(stub, seconds)
-            over.set()
-            publisher.join()
+            try:
+                changing, version = times(stub, seconds)
+            finally:
+                over.set()
+                publisher.join()
     if int(version) < models.highest - 1:
         raise GateError(f"version {version} answered last, and {models.highest} were published")
     return {"none": still, "every second": changing}, int(version) - 1

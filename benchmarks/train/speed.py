@@ -119,8 +119,7 @@ def pillow_loop(digits: batches.Digits, here: processes.Processes, preset: Prese
 
 
 def _since(began: float, here: processes.Processes) -> float:
-    if here.device.type == "cuda":
-        torch.cuda.synchronize()
+    here.wait()
     return time.perf_counter() - began
 
 

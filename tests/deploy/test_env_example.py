@@ -46,5 +46,14 @@ def test_what_the_compose_files_read_is_documented() -> None:
     assert read == {name for name in DOCUMENTED if not name.startswith("SCANLINE_")}
 
 
+def test_what_compose_builds_is_of_this_checkout_and_says_so() -> None:
+    compose = (ROOT / "docker-compose.yml").read_text()
+    builds = re.findall(r"\n    pull_policy: build.*\n(?:    profiles: .*\n)?    build:\n((?:      .*\n)+)", compose)
+    assert len(builds) == compose.count("\n    build:\n") == 2
+    for build in builds:
+        assert "<<: *build\n" in build
+        assert "args:" not in build or "<<: *args" in build  # else there is no VERSION, REVISION, SOURCE, MODEL_SHA256
+
+
 def test_the_dockerfile_s_variables_are_settings() -> None:
     assert set(re.findall(r"\bSCANLINE_[A-Z_]+", (ROOT / "Dockerfile").read_text())) <= settings()
