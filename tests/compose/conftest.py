@@ -102,7 +102,7 @@ class Project:
 
     def down(self) -> None:
         everything = [f"--profile={name}" for name in ("score", "train", "export", "tls", "monitoring")]
-        self.run(*everything, "down", "--volumes", "--timeout", "10")
+        self.run(*everything, "down", "--volumes", "--remove-orphans", "--timeout", "10")
         subprocess.run(["docker", "image", "rm", "--force", *self.images], capture_output=True, check=False)
 
 
@@ -121,8 +121,10 @@ def project_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Projects]:
     made: list[Project] = []
 
     def make(name: str, settings: dict[str, str] | None = None, **variables: str) -> Project:
-        made.append(Project(name, settings or {}, tmp_path_factory.mktemp(name), **variables))
-        return made[-1]
+        project = Project(name, settings or {}, tmp_path_factory.mktemp(name), **variables)
+        project.down()  # a run of the tests that was killed has left its containers and volumes
+        made.append(project)
+        return project
 
     yield make
     for project in made:
