@@ -33,6 +33,8 @@ Run = Callable[[Array], Array]
 
 # How long a caller is told to stay away when the queue is full: a few dozen batches of the shipped model.
 RETRY_AFTER: Final = 0.05
+# gRPC tells how long a caller waits rounded up by as much as a hundredth, and ends the call by the caller's own clock.
+ROUNDING: Final = 0.02
 EXPIRED: Final = "the deadline passed before the model came to the images"
 
 
@@ -182,8 +184,12 @@ class Batcher:
         patience = -1 if ticket.deadline is None else max(ticket.deadline - self._clock(), 0)
         if not ticket.wake.acquire(timeout=patience):
             self._drop(ticket, ExpiredError(EXPIRED))
-        if ticket.error is not None:
-            raise ticket.error
+        error, ticket.error = ticket.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # holds its traceback, which holds this frame and the rows: a circle would outlive the call
         assert ticket.outputs is not None
         return ticket.outputs
 
@@ -217,9 +223,14 @@ class Batcher:
             return bool(self._queue)
 
     def cancel(self, ticket: Ticket) -> None:
-        """Drop a request whose caller has gone. Nothing happens to one that is done, or to its batch-mates."""
+        """Drop a request whose caller has gone, or has been taken away by gRPC as its deadline passed.
+
+        Nothing happens to one that is done, or to its batch-mates.
+        """
         if not ticket.done:
-            self._drop(ticket, CancelledError("the caller cancelled"))
+            end, begin = ticket.deadline, ticket.queued_at
+            is_late = end is not None and end - self._clock() <= ROUNDING * (end - begin)
+            self._drop(ticket, ExpiredError(EXPIRED) if is_late else CancelledError("the caller cancelled"))
 
     def _drop(self, ticket: Ticket, error: CallError) -> None:
         with self._lock:

@@ -20,6 +20,8 @@ from serve.core import Caller, when_over
 from serve.errors import CallError, CancelledError, ExpiredError, FullError, StoppingError
 
 RETRY_AFTER: Final = 0.05  # seconds that a caller is told to stay away when too many calls are under way
+# So many that ask for the server's health are let in however many calls there are: who is busy must not seem dead.
+PROBES: Final = 2
 OWN_METHODS: Final = tuple(f"/{own.DESCRIPTOR.package}." for own in (digits_pb2, open_inference_pb2))
 _ACCEPTABLE_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 

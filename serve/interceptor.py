@@ -25,7 +25,7 @@ class CallInterceptor(grpc.ServerInterceptor):
     """Surrounds each call of ours: counted, named, its errors turned into a status, logged.
 
     Of all services, health and reflection too, it bounds the open streams, each of which holds a thread, and answers
-    what is no message with INVALID_ARGUMENT. Reflection, which needs no token, gets half of them at most.
+    what is no message with INVALID_ARGUMENT. Those two, which need no token, get half of them at most.
     """
 
     def __init__(self, calls: Calls, max_streams: int) -> None:
@@ -61,24 +61,26 @@ class CallInterceptor(grpc.ServerInterceptor):
             "request_deserializer": _tolerant(handler.request_deserializer, kind),
             "response_serializer": handler.response_serializer,
         }
-        behaviour: Callable[..., Any] | None = handler.unary_unary or handler.unary_stream
-        if behaviour is not None:
-            make = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.unary_stream_rpc_method_handler
+        behaviour: Any = handler.unary_unary or handler.unary_stream or handler.stream_stream
+        read: Callable[[Any], Any] = _readable if handler.stream_stream is None else _until_gone
 
-            def answer(request: Any, context: grpc.ServicerContext, *say: Any) -> Any:
-                with surround(method, context):
-                    return behaviour(_readable(request), context, *say)
+        def answer(request: Any, context: grpc.ServicerContext, *say: Any) -> Any:
+            with surround(method, context):
+                return behaviour(read(request), context, *say)
 
-            return make(answer, **codec)
-
-        stream_behaviour = handler.stream_stream
-        assert stream_behaviour is not None, f"{method} is of a kind that no service has"
-
-        def stream(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        def hold(given: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             with surround(method, context), among(), self._streams.one():
-                yield from stream_behaviour(_until_gone(requests), context)
+                yield from behaviour(read(given), context)
 
-        return grpc.stream_stream_rpc_method_handler(stream, **codec)
+        def watch(request: Any, context: grpc.ServicerContext, *say: Any) -> Any:
+            # the loop transport has it say what comes, which holds no thread
+            return answer(request, context, *say) if say else hold(request, context)
+
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(answer, **codec)
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(watch, **codec)
+        return grpc.stream_stream_rpc_method_handler(hold, **codec)
 
     @contextmanager
     def _surround(self, method: str, context: grpc.ServicerContext) -> Iterator[None]:

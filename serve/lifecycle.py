@@ -128,8 +128,8 @@ class Server:
         """Wait to be asked to stop; then turn NOT_SERVING, refuse new calls, let the running ones finish, and close.
 
         Returns:
-            Whether all threads have ended. Where gRPC has lost a call, the model never returns from a run, or a folder
-            of models from a look at it, the thread that waits for it never does.
+            Whether all threads have ended. Where gRPC has lost a call, the model never returns from a run, a folder of
+            models from a look at it, or a collector of traces does not answer, the thread that waits for it has not.
         """
         calls = self._calls.under_way
         calls_cleared = 0
@@ -153,10 +153,11 @@ class Server:
         # what is left: callers that watch our health, and calls past the grace period
         end = time.monotonic() + CLOSE_TIMEOUT
         closed = self._transport.stop(0).wait(CLOSE_TIMEOUT)
-        for close in (self.repository.close, self._service.batcher.close):
-            closed &= close(max(end - time.monotonic(), 0))
+        closes = [self.repository.close, self._service.batcher.close]
         if self._tracer is not None:
-            self._tracer.close()
+            closes.append(self._tracer.close)
+        for close in closes:
+            closed &= close(max(end - time.monotonic(), 0))
         if self._metrics is not None:
             self._metrics.close()
         log.info("stopped", finished=finished, closed=closed)

@@ -24,7 +24,7 @@ import grpc
 import structlog
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # it ships no types
 
-from serve.calls import OWN_METHODS, Calls, Tally
+from serve.calls import OWN_METHODS, PROBES, Calls, Tally
 from serve.core import when_over
 from serve.errors import CallError
 from serve.intake import Deferred
@@ -76,6 +76,7 @@ class LoopServer(grpc.Server):
         self._work = work
         self._open = Tally()  # the calls of all services
         self._others = Tally()  # those of health and reflection among them, for which nobody needs a token
+        self._probes = Tally()  # those of them that ask once for the health
         self._handed_over = Tally()  # what the pool has to do, for callers that may have gone
         self._asked_for = Tally()  # calls that the core is to hand over, or has, and which are not in `_open` yet
         self._working = 0  # loops that run the model, or are about to see whether they can
@@ -195,6 +196,8 @@ class LoopServer(grpc.Server):
             return
         if not call.method.startswith(OWN_METHODS):  # half of the places are our own services'
             under_way = max(under_way, 2 * _enter(self._others, call) - 1)
+            if handler.unary_unary is not None and _enter(self._probes, call) <= PROBES:
+                under_way = 0
         try:
             self._calls.check_room(under_way)
             self._calls.check_token(call.method, call.invocation_metadata())

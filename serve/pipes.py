@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -43,6 +44,9 @@ class Asker:
             end = time.monotonic() + patience  # from here: what another asks has a time of its own
             self._number += 1
             try:
+                # full where the other process does not read: to send would wait without an end
+                if not select.select((), (self._pipe,), (), patience)[1]:
+                    raise NoAnswerError(f"no room to ask {name!r} in {patience:g} s")
                 self._pipe.send((self._number, name, arguments))
                 while self._pipe.poll(max(end - time.monotonic(), 0)):
                     number, result = self._pipe.recv()

@@ -139,9 +139,9 @@ class Repository:
 
     def index(self) -> dict[str, str]:
         """Say of all versions that are known, the highest first, why they are not served; nothing of those that are."""
-        with self._changing:
-            numbers = sorted({*self._present, *map(int, self._served)}, reverse=True)
-            return {str(number): self._reason(number) for number in numbers}
+        # without the lock, which whoever looks at a hung mount holds
+        numbers = sorted({*self._present, *map(int, self._served)}, reverse=True)
+        return {str(number): self._reason(number) for number in numbers}
 
     def refresh(self) -> None:
         """Look at the folder of versions, and serve what it holds now.
@@ -224,7 +224,6 @@ class Repository:
         Returns:
             Whether there are any.
         """
-        self._present = present
         self._refused = {number: refusal for number, refusal in self._refused.items() if number in present}
         chosen: dict[str, Version] = {}
         for number in sorted(numbers, reverse=True):
@@ -232,6 +231,7 @@ class Repository:
                 version = self._usable(number, present.get(number))
                 if version is not None:
                     chosen[version.name] = version
+        self._present = present  # not before: of a version that is being loaded nothing is known yet
         if not chosen:  # better what was served than nothing
             return False
         for name in self._served.keys() - chosen.keys():

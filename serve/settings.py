@@ -82,14 +82,16 @@ class ServeSettings(Settings):
         le=MOST_CALLS,
         description="most calls that are under way or wait for a thread",
     )
+    threads: int = Field(64, ge=2, le=1024, description="threads for streams and for reading image files")
     max_streams: int = Field(
-        default_factory=_each(sizing.max_streams), ge=1, description="most streams that are open at once"
+        default_factory=lambda given: min(sizing.max_streams(given.get("workers", 1)), given.get("threads", 64) - 1),
+        ge=1,
+        description="most streams that are open at once",
     )
 
     transport: Literal["auto", "loop", "threads"] = Field(
         "auto", description="loop: fast; threads: on gRPC's public API alone; auto: loop where this gRPC has it"
     )
-    threads: int = Field(64, ge=2, le=1024, description="threads for streams and for reading image files")
     instances: int = Field(
         default_factory=_each(sizing.instances),
         ge=1,
@@ -149,7 +151,7 @@ class ServeSettings(Settings):
             )
         if self.max_streams >= self.threads:
             raise ValueError(
-                f"--max-streams {self.max_streams} leaves none of the {self.threads} threads for reading image files; "
-                f"set --threads higher"
+                f"--max-streams {self.max_streams} leaves none of the --threads {self.threads} for reading image "
+                f"files: set it lower, or --threads higher"
             )
         return self

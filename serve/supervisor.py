@@ -192,6 +192,7 @@ class _Worker:
             if self.serves and not self._obeys:  # whose answer would come behind that one
                 try:
                     self._last = self._orders.ask("statistics", patience=STATISTICS_PATIENCE)
+                    self._has_model = self._orders.ask("has_model", patience=STATISTICS_PATIENCE)
                 except NoAnswerError as error:
                     log.warning("no statistics", worker=self._number, reason=str(error))
             total = copy.deepcopy(self._past)
@@ -211,7 +212,8 @@ class _Worker:
                 try:
                     self._orders.ask(order, patience=ADMIN_PATIENCE)
                 finally:
-                    self._has_model = self._orders.ask("has_model", patience=STATISTICS_PATIENCE)
+                    with suppress(NoAnswerError):  # then the next to ask for statistics hears it
+                        self._has_model = self._orders.ask("has_model", patience=STATISTICS_PATIENCE)
             except NoAnswerError as error:
                 raise NotAvailableError(f"worker {self._number} does not {order}: {error}") from None
             finally:
@@ -252,7 +254,8 @@ class _Worker:
             with orders, requests:
                 ends = orders.fileno(), requests.fileno()
                 self._process = subprocess.Popen(  # noqa: S603 - nothing in it comes from outside
-                    [sys.executable, "-m", "serve.worker", *map(str, ends)],
+                    # -P: or a file serve.py, or queue.py, in the working folder would be taken for ours
+                    [sys.executable, "-P", "-m", "serve.worker", *map(str, ends)],
                     pass_fds=ends,
                     process_group=0,  # Ctrl-C reaches the supervisor alone, which passes it on once
                 )
@@ -279,8 +282,8 @@ class _Worker:
 
     def _on_started(self) -> bool:
         """Have it told what comes from now on; say whether it is to unload the model, as the others were told to."""
+        self.serves = True  # first: an order that comes now reaches it in either way
         self._has_model = not self._supervisor.is_unloaded
-        self.serves = True
         self._settle()
         return not self._has_model
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import grpc
 
-from serve.calls import Calls, Tally
+from serve.calls import OWN_METHODS, PROBES, Calls, Tally
 from serve.errors import CallError
 from serve.interceptor import CallInterceptor, Handler
 
@@ -35,7 +35,7 @@ class _BoundedPool(ThreadPoolExecutor, grpc.ServerInterceptor):
     """
 
     def __init__(self, calls: Calls) -> None:
-        super().__init__(calls.max_calls + REFUSING, thread_name_prefix="call")
+        super().__init__(calls.max_calls + PROBES + REFUSING, thread_name_prefix="call")
         self._under_way = Tally()
         self._calls = calls
 
@@ -56,7 +56,8 @@ class _BoundedPool(ThreadPoolExecutor, grpc.ServerInterceptor):
             return None
         method = handler_call_details.method
         try:
-            self._calls.check_room(self._under_way.now + 1)
+            if handler.unary_unary is None or method.startswith(OWN_METHODS):  # and not who asks for the health
+                self._calls.check_room(self._under_way.now + 1)
             self._calls.check_token(method, handler_call_details.invocation_metadata)
         except CallError as error:
             objection = error

@@ -8,6 +8,7 @@ anyway, so that the way of the data is the same with traces and without.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from typing import Final
 
@@ -49,9 +50,12 @@ class Tracer:
         """Begin the trace of a request by the metadata of its call."""
         return RequestTrace(self._tracer, self._propagator.extract({key: str(value) for key, value in metadata}))
 
-    def close(self) -> None:
-        """Send what is left."""
-        self._provider.shutdown()
+    def close(self, timeout: float) -> bool:
+        """Send what is left, and say whether that is over within so many seconds; by itself it tries for 30 of them."""
+        sending = threading.Thread(target=self._provider.shutdown, name="last-traces", daemon=True)
+        sending.start()
+        sending.join(timeout)
+        return not sending.is_alive()
 
 
 class RequestTrace:

@@ -93,11 +93,16 @@ def test_it_comes_back_when_it_was_killed(serving: Machine) -> None:
     assert int(told(serving, "NRestarts")) == restarts + 1
 
 
-def test_stopping_finishes_the_calls_that_are_under_way(serving: Machine) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_stopping_finishes_the_calls_that_are_under_way(serving: Machine, workers: str) -> None:
+    serving.write("/etc/scanline.env", f"SCANLINE_WORKERS={workers}\n")
+    serving.run("systemctl", "restart", "scanline")
+    until(lambda: serving.call(SCANLINE, "health")[0] == 0, "it serves")
     serving.write("/opt/drain.py", (HERE / "drain_probe.py").read_text())
     serving.run("/opt/scanline/bin/python", "/opt/drain.py")
     assert (told(serving, "Result"), told(serving, "ExecMainStatus")) == ("success", "0")
     assert told(serving, "ActiveState") == "inactive"
+    serving.write("/etc/scanline.env", "")
 
 
 def test_it_is_not_started_again_with_a_setting_that_is_wrong(machine: Machine) -> None:

@@ -95,6 +95,8 @@ def test_a_call_beyond_the_most_that_may_be_under_way_is_told_when_to_come_back(
             next(stub.ClassifyStream(iter([ONE_IMAGE]), timeout=PATIENCE))
         assert of_a_stream.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert server.statistics.snapshot().calls_failed == {"RESOURCE_EXHAUSTED": 2}
+        health = health_pb2_grpc.HealthStub(to).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+        assert health.status == health_pb2.HealthCheckResponse.SERVING  # a busy server is not dead
         held.allowed.release(100)
         assert len(running.result(PATIENCE).predictions) == 1
         assert len(queued.result(PATIENCE).predictions) == 1
@@ -108,6 +110,12 @@ def test_a_deadline_passes_behind_a_stalled_model(held: HeldModel, held_server: 
         with pytest.raises(grpc.RpcError) as error:
             stub.Classify(ONE_IMAGE, timeout=0.05)
         assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+        def failed() -> dict[str, int]:
+            return held_server.statistics.snapshot().models["digits", "1"].failed
+
+        until(lambda: bool(failed()), "it is counted")
+        assert failed() == {"REJECTED": 1}  # and not as one that its caller gave up
         held.allowed.release(2)
         assert len(running.result(PATIENCE).predictions) == 1
         assert len(stub.Classify(ONE_IMAGE).predictions) == 1
@@ -202,13 +210,14 @@ def test_health_and_reflection_leave_half_of_the_places_to_others(transport: str
         assert server.statistics.snapshot().calls_failed == {"RESOURCE_EXHAUSTED": 1}
         stub = DigitsStub(channel)
         assert len(list(stub.ClassifyStream(iter([ONE_IMAGE]), timeout=PATIENCE))) == 1
-        if transport == "loop":  # grpc.server gives a call its thread before anybody can say no
-            watch = health_pb2_grpc.HealthStub(channel).Watch
-            watches = [watch(health_pb2.HealthCheckRequest()) for _ in range(16)]
-            refusals = [refusal_of(each) for each in watches]  # the server may take them in another order
-            assert set(refusals) == {None, grpc.StatusCode.RESOURCE_EXHAUSTED}
-            assert refusals.count(None) < 8  # one of the eight places is reflection's
-            held += watches
+        health = health_pb2_grpc.HealthStub(channel)
+        watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(16)]
+        refusals = [refusal_of(each) for each in watches]  # the server may take them in another order
+        assert grpc.StatusCode.RESOURCE_EXHAUSTED in refusals
+        assert set(refusals) <= {None, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert (None in refusals) == (transport == "loop")  # where watching takes a thread, reflection has the only one
+        assert refusals.count(None) < 8  # one of the eight places is reflection's
+        held += watches
         assert len(stub.Classify(ONE_IMAGE, timeout=PATIENCE).predictions) == 1
         over.set()
         for call in held:

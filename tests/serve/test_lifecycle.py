@@ -293,7 +293,7 @@ def test_settings_can_be_printed_as_variables(start_server: StartServer) -> None
         ),
         (["--tls-key", "tls.key"], "--tls-certificate and --tls-key go together"),
         (["--tls-client-roots", "roots.crt"], "--tls-client-roots needs --tls-certificate and --tls-key"),
-        (["--max-streams", "64"], "--max-streams 64 leaves none of the 64 threads for reading image files"),
+        (["--max-streams", "64"], "--max-streams 64 leaves none of the --threads 64 for reading image files"),
         (["--workers", "0"], "--workers should be greater than or equal to 1, not '0'\n"),
         (["--keepalive", "3000000"], "--keepalive should be less than or equal to 86400, not '3000000'\n"),
         (["--keepalive", "inf"], "--keepalive should be less than or equal to 86400, not 'inf'\n"),

@@ -6,6 +6,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
 
+import pytest
+
+from serve.errors import NoAnswerError
 from serve.pipes import Asker, answer
 from tests.serve.conftest import PATIENCE
 
@@ -28,3 +31,13 @@ def test_who_waits_for_another_question_has_the_whole_time_for_its_own() -> None
         assert not loaded.wait(1)  # longer than the second is patient
         loaded.set()
         assert (first.result(PATIENCE), second.result(PATIENCE)) == ("loaded", 7)
+
+
+@pytest.mark.timeout(60)
+def test_a_process_that_does_not_read_is_asked_for_no_longer_than_one_is_patient() -> None:
+    ours, theirs = Pipe()
+    with theirs:
+        asker = Asker(ours)
+        for _ in range(2000):  # more than the pipe has room for
+            with pytest.raises(NoAnswerError):
+                asker.ask("statistics", patience=0)

@@ -346,6 +346,7 @@ def test_a_look_that_never_ends_does_not_hold_up_the_end(models: Path, monkeypat
     with serving(model=models, model_poll=SOON) as server:
         monkeypatch.setattr(repository, "versions_in", hang)
         assert looking.wait(PATIENCE)
+        assert server.repository.index() == {"1": ""}  # nor up who asks what there is
         assert not server.repository.close(timeout=0)
         over.set()
 

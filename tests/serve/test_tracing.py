@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +23,8 @@ from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from serve.lifecycle import Server
+from serve.statistics import Times
+from serve.tracing import Tracer
 from tests.faults.server import until
 from tests.serve.conftest import PATIENCE, serving
 
@@ -127,6 +131,14 @@ def test_spans_are_sent_while_it_serves(transport: str) -> None:
     with collecting(transport) as (server, collector), grpc.insecure_channel(server.address) as channel:
         DigitsStub(channel).Classify(pb.ClassifyRequest(pixels=bytes(784)), timeout=PATIENCE)
         until(lambda: len(collector.spans) == 4, "the spans have come")
+
+
+def test_a_collector_that_does_not_answer_does_not_hold_up_the_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        tracer = Tracer(f"http://127.0.0.1:{silent.getsockname()[1]}", share=1.0)
+        now = time.monotonic()
+        tracer.begin(()).answered(("digits", "1"), 1, Times(now, now, now, now, now))
+        assert not tracer.close(timeout=0.1)
 
 
 def test_without_the_extra_it_is_one_clear_line() -> None:

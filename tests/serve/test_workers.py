@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -279,3 +280,13 @@ def test_a_taken_port_is_one_clear_line(shared: Shared) -> None:
 def test_a_missing_model_is_one_clear_line(tmp_path: Path) -> None:
     line = failed_start("--workers", "2", "--model", str(tmp_path / "none.onnx"))
     assert line.startswith("error: no such model: ")
+
+
+def test_a_file_in_the_working_folder_is_not_taken_for_a_module_of_ours(tmp_path: Path) -> None:
+    for module in ("serve", "queue"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('this is not the server')")
+    command = [str(Path(sys.executable).with_name("scanline")), "serve", "--listen", "127.0.0.1:0", "--workers", "2"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert any('"event": "serving"' in line for line in process.stderr)
+        process.terminate()
