@@ -10,6 +10,8 @@ import pytest
 
 # The tests themselves run side by side: PyTorch's threads would only wait for each other. Read when torch is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# All compute on the CPU: `--device auto` would take a GPU, whose draws and sums are others. Read when CUDA begins.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 from scanline.cli import main
 

@@ -78,9 +78,15 @@ def load(specs: Sequence[str], data_dir: Path | None) -> Dataset:
 
     Raises:
         UsageError: a source is unknown, a folder is missing, or there is no cache to download into.
-        InputError: files are unreadable or not what they should be, or a digit has no training image.
+        InputError: files are unreadable or not what they should be, a digit has no training image, or nothing is left
+            to hold out or to test with.
     """
     dataset = reduce(Dataset.__add__, (_source(spec, data_dir) for spec in specs))
+    _check_parts(dataset)
+    return dataset
+
+
+def _check_parts(dataset: Dataset) -> None:
     counts = np.bincount(dataset.train_labels[~dataset.held_out], minlength=CLASSES)
     if not counts.all():
         missing = ", ".join(str(digit) for digit in np.flatnonzero(counts == 0))
@@ -88,7 +94,16 @@ def load(specs: Sequence[str], data_dir: Path | None) -> Dataset:
             f"{dataset.name} has no training image of {missing}; a network needs all ten digits: add some, or join "
             f"the data with `--data mnist`"
         )
-    return dataset
+    if not dataset.held_out.any():
+        raise InputError(
+            f"{dataset.name} leaves no image to be held out: that is the last twelfth of a source's training images; "
+            f"give one source {HELD_OUT_DIVISOR} of them or more, or join the data with `--data mnist`"
+        )
+    if not len(dataset.test_labels):
+        raise InputError(
+            f"{dataset.name} leaves no image for the test: that is every sixth image of each digit in a folder; give "
+            f"one folder at least {FOLDER_TEST_DIVISOR} images of a digit, or join the data with `--data mnist`"
+        )
 
 
 def absolute(spec: str) -> str:

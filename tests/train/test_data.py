@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -60,7 +61,7 @@ def test_a_folder_has_its_own_name_however_it_is_reached(
         (tmp_path / "mine" / str(digit)).mkdir(parents=True)
         strokes = np.full((28, 28), 255, np.uint8)
         strokes[8:20, 12:16] = 0
-        for number in range(2):
+        for number in range(6):  # one of each digit is for the test
             Image.fromarray(strokes).save(tmp_path / "mine" / str(digit) / f"{number}.png")
     monkeypatch.chdir(tmp_path / "mine")
     assert data.load([spec], None).name == "folder:mine"
@@ -196,6 +197,27 @@ def test_a_folder_may_be_joined_to_other_data_and_then_lack_digits(own: Path) ->
     joined = data.load(["uci", f"folder:{own}"], None)
     assert joined.name == "uci+folder:own"
     assert len(joined.train_labels) == 1437 + 90
+
+
+def test_a_test_needs_six_images_of_a_digit_in_a_folder(own: Path, tmp_path: Path) -> None:
+    for file in own.glob("*/*.png"):
+        if int(file.stem) >= 5:
+            file.unlink()
+    specs = [f"folder:{own}", f"folder:{shutil.copytree(own, tmp_path / 'other')}"]
+    with pytest.raises(InputError, match=r"folder:own\+folder:other leaves no image for the test: .* `--data mnist`"):
+        data.load(specs, None)
+    assert len(data.load([*specs, "uci"], None).test_labels) == 360
+    shutil.copy(own / "7" / "00.png", own / "7" / "05.png")
+    assert data.load(specs, None).test_labels.tolist() == [7]
+
+
+def test_a_validation_split_needs_twelve_images_of_a_source(own: Path, tmp_path: Path) -> None:
+    specs = []
+    for digit in range(10):  # a folder for each digit, with nothing in it but ten of twelve images
+        specs.append(f"folder:{tmp_path / f'only-{digit}'}")
+        shutil.copytree(own / str(digit), tmp_path / f"only-{digit}" / str(digit))
+    with pytest.raises(InputError, match=r"leaves no image to be held out: .* twelfth .* `--data mnist`"):
+        data.load(specs, None)
 
 
 def test_unreadable_images_are_counted_and_named(own: Path) -> None:

@@ -129,3 +129,8 @@ def test_a_batch_that_processes_cant_share_is_refused(spawn: Callable[..., Proce
     _, shown = process.communicate()
     assert process.returncode != 0
     assert "a batch of 100 images can't be shared evenly by 3 processes" in shown
+
+
+def test_the_tests_see_no_gpu(spawn: Callable[..., Process]) -> None:
+    seen = "import os, tests.conftest; print(repr(os.environ['CUDA_VISIBLE_DEVICES']))"
+    assert spawn("-c", f"import os; os.environ['CUDA_VISIBLE_DEVICES'] = '0'; {seen}").communicate()[0] == "''\n"
