@@ -163,7 +163,7 @@ def _distorted(network: DigitLSTM, images: Tensor, labels: Tensor) -> list[Disto
 
 def _rejected(network: DigitLSTM, images: Tensor, logits: Tensor, threshold: float) -> dict[str, float]:
     drawn = torch.from_numpy(negatives.draw(NEGATIVES, images.cpu().numpy(), NEGATIVES_SEED)).to(images.device)
-    below = evaluate.logits(network, drawn).logsumexp(dim=1) < threshold
+    below = evaluate.logits(network, drawn).double().logsumexp(dim=1) < threshold  # as precise as the threshold
     kinds = np.array([negatives.kind_of(index) for index in range(NEGATIVES)])
     shares = {kind: below[torch.from_numpy(kinds == kind)].double().mean().item() for kind in np.unique(kinds).tolist()}
-    return {"digits": (logits.logsumexp(dim=1) < threshold).double().mean().item()} | shares
+    return {"digits": (logits.double().logsumexp(dim=1) < threshold).double().mean().item()} | shares

@@ -94,6 +94,7 @@ def test_a_trial_leaves_the_test_set_alone(tmp_path: Path, capsys: pytest.Captur
     assert report["measurements"]["images"] == 119
     assert "119 training images" in report["figures"]["accuracy_method"]
     assert report["measurements"]["accuracy"] == metrics(tmp_path / "run")[-1]["validation_accuracy"]
+    assert report["measurements"]["rejected"]["digits"] == 0  # of so few, the thresholds reject none
     in_sample = "found on the very images that temperature and thresholds were chosen by"
     assert in_sample in " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert (tmp_path / "run" / "report.html").read_text().count(in_sample) == 2

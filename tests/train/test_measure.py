@@ -24,6 +24,18 @@ def test_calibration_error_is_the_distance_of_confidence_from_accuracy() -> None
     assert calibration.expected_error(bins) == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize(
+    ("digits", "by_energy", "by_confidence"), [(14, 0, 0), (119, 0, 0), (249, 0, 0), (300, 1, 0), (5000, 20, 1)]
+)
+def test_no_more_digits_are_rejected_than_promised(digits: int, by_energy: int, by_confidence: int) -> None:
+    logits = 3 * torch.randn(digits, 10, generator=torch.Generator().manual_seed(0))
+    found = calibration.reject_thresholds(logits, 2.0)
+    energy = logits.double().logsumexp(dim=1)
+    confidence = (logits.double() / 2).softmax(dim=1).amax(dim=1)
+    assert (energy < found["energy"]).sum() == by_energy
+    assert (confidence < found["confidence"]).sum() == by_confidence
+
+
 def test_a_gpu_would_measure_in_float32_and_not_in_tf32() -> None:
     network = DigitLSTM(Architecture(hidden=4, layers=2))  # of two layers the module itself is called
     allowed = []
