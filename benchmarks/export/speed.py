@@ -1,8 +1,9 @@
 """Speed and size of the exported files against PyTorch's own export, side by side: `python -m benchmarks.export.speed`.
 
-The plain export is `torch.onnx.export(dynamo=True)` as it comes. The variants take turns, so that what else the machine
-does meets all of them alike; what counts is the median of the turns' ratios to the plain export. The weights are
-random: they don't change the speed.
+The plain export is `torch.onnx.export(dynamo=True)` as it comes, of the network as it is written down: it projects each
+row by itself, and has no units beside its own. The variants take turns, so that what else the machine does meets all of
+them alike; what counts is the median of the turns' ratios to the plain export. The weights are random: they don't
+change the speed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import onnxruntime as ort
 import torch
 from rich.table import Table
 
+from benchmarks.tutorial import TutorialNetwork
 from export import latency
 from export.candidates import candidates
 from export.network import from_model
@@ -30,7 +32,7 @@ from scanline import console
 from scanline.contract import INPUT_NAME, OUTPUT_NAME, ModelCard
 from scanline.model import open_session
 from scanline.verify import Run, instruction_set, open_run
-from train.model import DigitLSTM
+from train.model import Architecture, DigitLSTM
 from train.recipe import PRESETS
 
 ARCHITECTURES: Final = {name: PRESETS[name].architecture for name in ("seed", "edge", "accurate")}
@@ -50,15 +52,16 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}, {instruction_set()}, onnxruntime {ort.__version__}"
     )
     for preset, architecture in ARCHITECTURES.items():
-        contents = _contents(DigitLSTM(architecture).eval())
-        console.out.print(_sizes(preset, contents, turns))
+        files = contents(architecture)
+        console.out.print(_sizes(preset, files, turns))
         for threads in THREADS:
-            runs = {name: open_run(content, Path(name), threads) for name, content in contents.items()}
+            runs = {name: open_run(content, Path(name), threads) for name, content in files.items()}
             console.out.print(_speeds(f"{preset}, threads: {threads}", runs, turns))
 
 
-def _contents(model: DigitLSTM) -> dict[str, bytes]:
+def contents(architecture: Architecture) -> dict[str, bytes]:
     """Export a network every way: the files' bytes by name, the plain export first."""
+    model = TutorialNetwork(architecture).eval()
     card = ModelCard(
         name="benchmark",
         architecture=model.architecture.name,

@@ -30,10 +30,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from benchmarks.tutorial import TutorialNetwork
 from scanline import console
 from train import augment, batches, data, initialise, loop, origin, processes, state
 from train.command import split
-from train.model import Architecture, DigitLSTM
+from train.model import DigitLSTM
 from train.objective import Objective
 from train.recipe import PRESETS, Preset
 
@@ -69,14 +70,6 @@ class PillowDigits(TorchDataset[tuple[Tensor, int]]):
             side = round(28 * scale)
             image = image.resize((side, side), Image.Resampling.BILINEAR).crop((0, 0, 28, 28))
         return torch.from_numpy(np.asarray(image, np.float32) / 255), self.labels[index]
-
-
-class TutorialNetwork(DigitLSTM):
-    """The same network, computed as it is written down."""
-
-    def __init__(self, architecture: Architecture) -> None:
-        super().__init__(architecture)
-        self._computed = []
 
 
 def batch_of(preset: Preset) -> int:
