@@ -73,6 +73,11 @@ def gather(checkpoint: Checkpoint, data_dir: Path | None) -> Evidence:
             f"the data {' + '.join(config.data)} are not those of the run: their SHA-256 is {dataset.sha256}, "
             f"the run has {config.dataset_sha256}; give the same data, or train again"
         )
+    if config.test_sha256 not in {"", dataset.test_sha256}:
+        raise UsageError(
+            f"the test images of {' + '.join(config.data)} are not those of the run: their SHA-256 is "
+            f"{dataset.test_sha256}, the run has {config.test_sha256}; give the same data, or train again"
+        )
     network = from_model(model)
     rows, extremes = to_network(dataset.test_images), to_network(extreme_images())
     few = torch.from_numpy(rows[:EVERY_ROW_IMAGES])

@@ -43,6 +43,7 @@ class Config:
         data_dir: the folder that held MNIST's files, or None where they were downloaded.
         dataset: the name of the data, such as ``mnist``.
         dataset_sha256: the checksum of the training images and labels.
+        test_sha256: that of the test images and labels; empty in runs of before it was kept.
         trial: whether the run leaves the test set alone and is measured on its validation images.
         calibrated_by: the run that gave the temperature, so that this one trained on every image; else None.
         teacher: the runs whose answers have a share of the target.
@@ -71,6 +72,7 @@ class Config:
     processes: int
     torch: str
     source_revision: str
+    test_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +126,7 @@ def load(run: Path) -> Checkpoint:
     config = load_config(run)
     for name in (WEIGHTS, FIGURES):
         if not (run / name).is_file():
-            raise ModelError(
-                f"{run} is not finished, {name} is missing: go on with "
-                f"`scanline train --resume --out {quote(str(run))}`"
-            )
+            raise ModelError(f"{run} is not finished, {name} is missing: go on with `{resume_command(run, config)}`")
     figures = _read(run / FIGURES, Figures)
     model = DigitLSTM(config.architecture)
     try:
@@ -149,6 +148,12 @@ def load_config(run: Path) -> Config:
     if not (run / CONFIG).is_file():
         raise ModelError(f"{run} holds no training run, {CONFIG} is missing; expected what `scanline train` wrote")
     return _read(run / CONFIG, Config)
+
+
+def resume_command(run: Path, config: Config, *options: str) -> str:
+    """Give the command that goes on with a run, in as many processes as it began with."""
+    start = "scanline" if config.processes == 1 else f"torchrun --nproc-per-node {config.processes} -m scanline"
+    return " ".join([start, "train", "--resume", *options, "--out", quote(str(run))])
 
 
 def save_config(run: Path, config: Config) -> None:

@@ -59,15 +59,13 @@ def run(settings: Settings) -> int:
         KeyboardInterrupt, SystemExit: Ctrl-C, SIGTERM; what there is of the run is saved.
     """
     signals.end_in_good_order()
-    with processes.join(settings.device) as here:
-        if settings.resume:
-            config = _begun(settings)
-            if (settings.out / checkpoint.FIGURES).exists():
-                console.err.print(f"{settings.out} is finished already")
-                return 0
-            dataset = _resume(settings, config, here)
-        else:
-            config, dataset = _begin(settings, here)
+    begun = _begun(settings) if settings.resume else None
+    if begun is not None and (settings.out / checkpoint.FIGURES).exists():
+        console.err.print(f"{settings.out} is finished already")
+        return 0
+    on_cpu = begun is not None and begun.device == "cpu" and settings.device == "auto"  # it goes on where it began
+    with processes.join("cpu" if on_cpu else settings.device) as here:
+        config, dataset = _begin(settings, here) if begun is None else (begun, _resume(settings, begun, here))
         _check_held_out(config)
         digits = split(dataset, hold_out=config.calibrated_by is None, device=here.device)
         steps = batches.length(config.recipe, len(digits.labels), here).run  # before there is a folder, if too few
@@ -90,7 +88,7 @@ def run(settings: Settings) -> int:
                         found = _finish(settings, config, dataset, digits, training, asked=asked)
             except (KeyboardInterrupt, SystemExit):
                 if here.rank == 0:
-                    console.err.print(f"stopped; `scanline train --resume --out {quote(str(settings.out))}` goes on")
+                    console.err.print(f"stopped; `{checkpoint.resume_command(settings.out, config)}` goes on")
                 raise
         if here.rank == 0:
             _show(settings, config, *found)  # the run is whole, even if nobody reads this
@@ -131,6 +129,7 @@ def _begin(settings: Settings, here: processes.Processes) -> tuple[Config, data.
         **paths,
         dataset=dataset.name,
         dataset_sha256=dataset.sha256,
+        test_sha256=dataset.test_sha256,
         trial=settings.trial,
         seed=settings.seed,
         device=here.device.type,
@@ -219,7 +218,7 @@ def _check_teachers(settings: Settings) -> None:
 
 
 def _check_held_out(config: Config) -> None:
-    """Check that the run is calibrated on images of its own data, which no network saw that it learns from."""
+    """Check that the run is calibrated on images of its own data, and that no teacher saw what it is measured on."""
     if config.calibrated_by is not None:
         other = checkpoint.load_config(Path(config.calibrated_by))
         if other.dataset_sha256 != config.dataset_sha256:
@@ -227,11 +226,17 @@ def _check_held_out(config: Config) -> None:
                 f"--calibrated-by {config.calibrated_by}: it should be a run on the same images of {config.dataset}, "
                 f"not on those of {other.dataset} with the checksum {other.dataset_sha256}"
             )
-        return
     for run in config.teacher:
         other = checkpoint.load_config(Path(run))
-        shared = other.dataset_sha256 == config.dataset_sha256 or set(other.data) & set(config.data)
-        if other.calibrated_by is not None and shared:
+        same, shared = other.dataset_sha256 == config.dataset_sha256, set(other.data) & set(config.data)
+        folders = sorted(spec for spec in shared if spec.startswith(data.FOLDER_PREFIX))
+        if folders and not same:  # a file more, and all of a folder is split in another way
+            raise UsageError(
+                f"--teacher {run}: it was trained on {folders[0]} too, but its data have another checksum than this "
+                f"run's: it may have seen what is held out or for the test now; train the teacher again on the data as "
+                f"they are now"
+            )
+        if config.calibrated_by is None and other.calibrated_by is not None and (same or shared):
             raise UsageError(
                 f"--teacher {run}: it was trained on the images that this run holds out; give a teacher that held them "
                 f"out as well, such as {other.calibrated_by}"
@@ -278,14 +283,21 @@ def _resume(settings: Settings, config: Config, here: processes.Processes) -> da
         for device, count in ((config.device, config.processes), (here.device.type, here.count))
     )
     if begun != now:
-        raise UsageError(f"the run in {settings.out} began on {begun}: on {now}, it would come to another network")
+        command = checkpoint.resume_command(settings.out, config, "--device", config.device)
+        raise UsageError(
+            f"the run in {settings.out} began on {begun}: on {now}, it would come to another network; "
+            f"`{command}` goes on"
+        )
     begun_with = None if config.data_dir is None else Path(config.data_dir)
     dataset = data.load(config.data, settings.data_dir or begun_with)
-    if dataset.sha256 != config.dataset_sha256:
-        raise ModelError(
-            f"the run in {settings.out} began with other data: its checksum was {config.dataset_sha256}, "
-            f"now it is {dataset.sha256}"
-        )
+    for kind, was, is_now in (
+        ("data", config.dataset_sha256, dataset.sha256),
+        ("test data", config.test_sha256 or dataset.test_sha256, dataset.test_sha256),
+    ):
+        if was != is_now:
+            raise ModelError(
+                f"the run in {settings.out} began with other {kind}: its checksum was {was}, now it is {is_now}"
+            )
     return dataset
 
 

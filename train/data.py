@@ -55,7 +55,12 @@ class Dataset:
     @property
     def sha256(self) -> str:
         """The checksum of the training images' bytes followed by their labels' (one byte each), as hexadecimal text."""
-        return hashlib.sha256(self.train_images.tobytes() + self.train_labels.astype(np.uint8).tobytes()).hexdigest()
+        return _checksum(self.train_images, self.train_labels)
+
+    @property
+    def test_sha256(self) -> str:
+        """The same of the test images and their labels."""
+        return _checksum(self.test_images, self.test_labels)
 
     def __add__(self, other: Self) -> Self:
         """Join two sources."""
@@ -110,6 +115,10 @@ def absolute(spec: str) -> str:
     """Give a source by a name that means the same in every working folder."""
     path = spec.removeprefix(FOLDER_PREFIX)
     return spec if path == spec else f"{FOLDER_PREFIX}{Path(path).absolute()}"
+
+
+def _checksum(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
+    return hashlib.sha256(images.tobytes() + labels.astype(np.uint8).tobytes()).hexdigest()
 
 
 def _source(spec: str, data_dir: Path | None) -> Dataset:

@@ -13,7 +13,8 @@ from torch import distributed
 
 from scanline.errors import UsageError
 
-TORCHRUN: Final = ("RANK", "MASTER_ADDR", "MASTER_PORT")  # what it tells each process, beside WORLD_SIZE
+# what it tells each process, beside WORLD_SIZE
+TORCHRUN: Final = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,12 @@ def join(device: str) -> Iterator[Processes]:
         UsageError: CUDA was asked for and there is none, there are fewer GPUs than processes on this machine, or the
             environment has but a part of what `torchrun` says.
     """
+    missing = [name for name in TORCHRUN if name not in os.environ]
+    if missing and "WORLD_SIZE" in os.environ:
+        raise UsageError(
+            f"WORLD_SIZE is set, as torchrun does, but {missing[0]} is not: start several processes by torchrun, or "
+            f"unset WORLD_SIZE for one"
+        )
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: PyTorch finds no CUDA device here; leave the option out to use the CPU")
     on_gpu = torch.cuda.is_available() and device != "cpu"
@@ -83,12 +90,6 @@ def join(device: str) -> Iterator[Processes]:
     if "WORLD_SIZE" not in os.environ:
         yield Processes(rank=0, count=1, device=chosen)
         return
-    missing = [name for name in TORCHRUN if name not in os.environ]
-    if missing:
-        raise UsageError(
-            f"WORLD_SIZE is set, as torchrun does, but {missing[0]} is not: start several processes by torchrun, or "
-            f"unset WORLD_SIZE for one"
-        )
     distributed.init_process_group("nccl" if on_gpu else "gloo")
     try:
         hosts = distributed.new_group(backend="gloo")

@@ -175,6 +175,11 @@ def break_checksum(run: Path) -> None:
     (run / "config.json").write_text(json.dumps(config | {"dataset_sha256": "0" * 64}))
 
 
+def break_test_checksum(run: Path) -> None:
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"test_sha256": "0" * 64}))
+
+
 def break_weights(run: Path) -> None:
     (run / "checkpoint.safetensors").write_bytes(b"not safetensors")
 
@@ -184,6 +189,7 @@ def break_weights(run: Path) -> None:
     [
         (break_data, 2, "--data-dir"),
         (break_checksum, 2, "are not those of the run"),
+        (break_test_checksum, 2, "the test images of uci are not those of the run"),
         (break_weights, 1, "checkpoint.safetensors is damaged"),
         (shutil.rmtree, 1, "holds no training run"),
     ],

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import resource
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,21 @@ def test_a_finished_run_is_read_back(finished: Path) -> None:
     assert 0.5 < found.figures.accuracy <= 1
     assert "360 test images" in found.figures.accuracy_method
     assert found.figures.temperature > 0
+
+
+def test_a_run_of_before_the_test_data_had_a_checksum_is_read(run: Path) -> None:
+    values = json.loads((run / "config.json").read_text())
+    del values["test_sha256"]
+    (run / "config.json").write_text(json.dumps(values))
+    assert checkpoint.load(run).config.test_sha256 == ""
+
+
+def test_an_unfinished_run_says_how_it_goes_on(run: Path) -> None:
+    (run / "figures.json").unlink()
+    checkpoint.save_config(run, replace(checkpoint.load_config(run), processes=2))
+    command = f"torchrun --nproc-per-node 2 -m scanline train --resume --out {run}"
+    with pytest.raises(ModelError, match=f"go on with `{command}`"):
+        checkpoint.load(run)
 
 
 def test_the_checkpoint_holds_weights_and_nothing_else(finished: Path) -> None:

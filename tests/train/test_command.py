@@ -48,13 +48,40 @@ def test_the_device_and_the_figures_are_shown(tmp_path: Path, capsys: pytest.Cap
     assert "scanline export" in shown.out
 
 
+def own_digits(folder: Path, count: int = 200) -> str:
+    """Write digits as files, dark on light, and give the folder as `--data` takes it."""
+    digits = data.load(["uci"], None)
+    for number, (image, label) in enumerate(zip(digits.train_images[:count], digits.train_labels[:count], strict=True)):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(255 - image).save(folder / str(label) / f"{number:03}.png")
+    return f"folder:{folder}"
+
+
+def test_a_teacher_of_a_folder_that_has_grown_since_is_refused(
+    tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec, teacher, trial = own_digits(tmp_path / "own"), tmp_path / "teacher", tmp_path / "trial"
+    options = ["train", "--data", spec, "--epochs", "1"]
+    assert main([*options, "--out", str(teacher)]) == 0
+    taught = ["--teacher", str(teacher), "--out"]
+    assert main([*options, *taught, str(tmp_path / "before")]) == 0
+
+    own_digits(tmp_path / "own", 201)  # one more: what is held out, and what is for the test, are others now
+    assert main([*options, "--out", str(trial)]) == 0
+    capsys.readouterr()
+    for more in ([], ["--calibrated-by", str(trial)]):
+        assert main([*options, *more, *taught, str(tmp_path / "run")]) == 2
+        error = capsys.readouterr().err
+        assert f"--teacher {teacher}: it was trained on {spec} too, but its data have another checksum" in error
+        assert "train the teacher again on the data as they are now" in error
+    assert not (tmp_path / "run").exists()
+    assert main([*options, "--teacher", str(finished), "--out", str(tmp_path / "run")]) == 0  # of other data
+
+
 def test_a_run_on_a_folder_may_go_on_from_another_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    digits = data.load(["uci"], None)
-    for number, (image, label) in enumerate(zip(digits.train_images[:200], digits.train_labels[:200], strict=True)):
-        (tmp_path / "own" / str(label)).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(255 - image).save(tmp_path / "own" / str(label) / f"{number}.png")
+    own_digits(tmp_path / "own")
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "run"
     assert main(["train", "--data", "folder:own", "--epochs", "1", "--out", str(run)]) == 0

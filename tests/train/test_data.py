@@ -34,6 +34,8 @@ def test_uci_digits_are_real_digits_in_the_networks_form(uci: data.Dataset) -> N
 def test_the_checksum_is_of_images_and_labels(uci: data.Dataset) -> None:
     content = uci.train_images.tobytes() + bytes(uci.train_labels.tolist())
     assert uci.sha256 == hashlib.sha256(content).hexdigest()
+    content = uci.test_images.tobytes() + bytes(uci.test_labels.tolist())
+    assert uci.test_sha256 == hashlib.sha256(content).hexdigest()
 
 
 def test_sources_are_joined_in_order(uci: data.Dataset) -> None:

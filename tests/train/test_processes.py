@@ -43,7 +43,8 @@ def test_two_processes_agree_with_one(spawn: Callable[..., Process], tmp_path: P
 @pytest.fixture
 def torchruns_words(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        words = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        port = str(free.getsockname()[1])
+    words = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     for name, value in words.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("RANK", raising=False)
@@ -62,7 +63,8 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(
     while not first.stderr.readline().startswith("step 20 "):
         pass
     second.send_signal(signal.SIGTERM)
-    assert "stopped; `scanline train --resume --out" in first.communicate()[1]
+    advised = f"stopped; `torchrun --nproc-per-node 2 -m scanline train --resume --out {run}` goes on"
+    assert advised in first.communicate()[1]
     second.communicate()
     assert [first.returncode, second.returncode] == [128 + signal.SIGTERM] * 2
     assert torch.load(run / "state.pt", weights_only=True)["step"] % AGREE_EVERY == 0
@@ -110,6 +112,17 @@ def test_the_loss_of_an_epoch_is_that_of_all_processes_even_where_it_was_stopped
 def test_half_of_torchrun_s_words_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *OPTIONS, "--out", str(tmp_path / "run")]) == 2
     assert "WORLD_SIZE is set, as torchrun does, but RANK is not" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("torchruns_words")
+def test_without_its_number_on_the_machine_no_process_takes_the_first_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.delenv("LOCAL_RANK")
+    assert main(["train", *OPTIONS, "--out", str(tmp_path / "run")]) == 2
+    assert "WORLD_SIZE is set, as torchrun does, but LOCAL_RANK is not" in capsys.readouterr().err
 
 
 def test_more_processes_than_gpus_are_refused(

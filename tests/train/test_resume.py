@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import train.command
 from scanline.cli import main
@@ -136,18 +137,40 @@ def test_the_number_of_epochs_can_t_be_given_later(
 
 
 @pytest.mark.parametrize(
-    ("device", "processes", "words"),
+    ("device", "processes", "words", "command"),
     [
-        ("cuda", 1, "began on cuda, in 1 process: on cpu, in 1 process, it would come to another network"),
-        ("cpu", 2, "began on cpu, in 2 processes: on cpu, in 1 process, it would come to another network"),
+        ("cuda", 1, "cuda, in 1 process: on cpu, in 1 process, it", "scanline train --resume --device cuda --out"),
+        (
+            "cpu",
+            2,
+            "cpu, in 2 processes: on cpu, in 1 process, it",
+            "torchrun --nproc-per-node 2 -m scanline train --resume --device cpu --out",
+        ),
     ],
 )
 def test_a_run_goes_on_where_it_began(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], device: str, processes: int, words: str
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    device: str,
+    processes: int,
+    words: str,
+    command: str,
 ) -> None:
     checkpoint.save_config(tmp_path, replace(checkpoint.load_config(finished), device=device, processes=processes))
     assert main(["train", "--resume", "--out", str(tmp_path)]) == 2
-    assert words in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"began on {words} would come to another network" in error
+    assert f"`{command} {tmp_path}` goes on" in error
+
+
+def test_a_run_that_began_on_the_cpu_goes_on_there_beside_a_gpu(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = checkpoint.load_config(finished)
+    checkpoint.save_config(tmp_path, replace(config, recipe=replace(config.recipe, epochs=1)))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert main(["train", "--resume", "--out", str(tmp_path)]) == 0
 
 
 def test_the_machine_that_a_run_goes_on_with_is_shown(
@@ -225,6 +248,11 @@ def test_a_run_goes_on_with_the_data_that_it_began_with(
     checkpoint.save_config(tmp_path, replace(config, dataset_sha256="0" * 64))
     assert main(["train", "--resume", "--out", str(tmp_path)]) == 1
     assert f"its checksum was {'0' * 64}, now it is {config.dataset_sha256}" in capsys.readouterr().err
+
+    checkpoint.save_config(tmp_path, replace(config, test_sha256="0" * 64))
+    assert main(["train", "--resume", "--out", str(tmp_path)]) == 1
+    expected = f"began with other test data: its checksum was {'0' * 64}, now it is {config.test_sha256}"
+    assert expected in capsys.readouterr().err
 
     folder = str(tmp_path / "mnist")
     checkpoint.save_config(tmp_path, replace(config, data=("mnist",), data_dir=folder))
