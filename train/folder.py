@@ -15,6 +15,7 @@ from scanline.errors import InputError, UsageError
 from scanline.images import labelled
 
 SHOWN_FAILURES: Final = 5
+UNREAD: Final = {".gif": "GIF", ".heic": "HEIC", ".heif": "HEIC", ".avif": "AVIF"}  # images that scanline doesn't take
 
 
 def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -29,7 +30,8 @@ def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
     Raises:
         UsageError: the folder is missing, or is not laid out as it should be.
-        InputError: image files can't be read or are blank; it counts them and names the first.
+        InputError: image files can't be read, are blank or of a kind that is not read; it counts them and names the
+            first.
     """
     if not path.is_dir():
         raise UsageError(f"--data folder:{path}: there is no such folder")
@@ -45,7 +47,8 @@ def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
             f"--data folder:{path}: there is no image; {path / '0'} to {path / '9'} should hold {FORMATS} files"
         )
 
-    images, failures = [], []
+    unread = _unread(path)
+    images, failures = [], [f"{file}: {kind} can't be read; expected {FORMATS}" for file, kind in unread]
     with console.progress("images") as bar:
         for file, _ in bar.track(files, description=f"reading {path.name}"):
             try:
@@ -59,9 +62,17 @@ def read(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     if failures:
         shown = "; ".join(failures[:SHOWN_FAILURES])
         raise InputError(
-            f"{len(failures)} of {len(files)} images in {path} can't be used, repair or remove them: {shown}"
+            f"{len(failures)} of {len(files) + len(unread)} images in {path} can't be used, repair or remove them: "
+            f"{shown}"
         )
     return np.stack(images).reshape(-1, ROWS, COLUMNS), np.array([label for _, label in files], np.int64)
+
+
+def _unread(path: Path) -> list[tuple[Path, str]]:
+    """Give the images in PATH/0 to PATH/9 that would be left out unseen, with their kinds, but for hidden files."""
+    files = (file for label in LABELS if (path / label).is_dir() for file in sorted((path / label).iterdir()))
+    kinds = ((file, UNREAD.get(file.suffix.lower())) for file in files if not file.name.startswith("."))
+    return [(file, kind) for file, kind in kinds if kind is not None]
 
 
 def _folders(path: Path) -> list[Path]:

@@ -130,7 +130,10 @@ def _report(
     line = {"step": training.step, "loss": loss, "seconds": round(training.seconds, 3)}
     if recipe.report_every is not None:  # on the batch that the step was made with, after it
         rows, labels = batch
-        line["batch_accuracy"] = evaluate.accuracy(evaluate.logits(training.network, rows), labels)
+        accuracy = evaluate.accuracy(evaluate.logits(training.network, rows), labels)
+        mean = torch.tensor(accuracy, dtype=torch.float64, device=rows.device)
+        processes.average(mean)
+        line["batch_accuracy"] = mean.item()
     elif len(digits.held_out_labels):
         answers = evaluate.logits(training.average, digits.held_out_images)
         line["validation_accuracy"] = evaluate.accuracy(answers, digits.held_out_labels)

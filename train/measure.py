@@ -88,6 +88,7 @@ class Measurements:
     rejected: dict[str, float] | None
 
 
+@evaluate.exactly
 def measure(
     network: DigitLSTM, images: Tensor, labels: Tensor, temperature: float, thresholds: Mapping[str, float]
 ) -> Measurements:

@@ -136,12 +136,13 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 def _curves(history: Sequence[Mapping[str, float]]) -> Figure:
     figure = Figure(figsize=(9, 3.2))
     loss, accuracy = figure.subplots(1, 2)
-    loss.plot([line["step"] for line in history], [line["loss"] for line in history])
+    dots = {"marker": "o", "markersize": 3}  # a run of one epoch has one of them and no line
+    loss.plot([line["step"] for line in history], [line["loss"] for line in history], **dots)
     loss.set(xlabel="step", ylabel="loss", yscale="log")
     for name, label in (("batch_accuracy", "on the step's batch"), ("validation_accuracy", "on held-out images")):
         lines = [line for line in history if name in line]
         if lines:
-            accuracy.plot([line["step"] for line in lines], [100 * line[name] for line in lines], label=label)
+            accuracy.plot([line["step"] for line in lines], [100 * line[name] for line in lines], label=label, **dots)
             accuracy.legend(frameon=False)
     accuracy.set(xlabel="step", ylabel="accuracy, %")
     figure.tight_layout()

@@ -65,17 +65,21 @@ class Training:
 
         Raises:
             ModelError: the state is damaged. It is read without unpickling any class.
+            OSError: it can't be read.
         """
         path = run / STATE
         if not path.exists():
             return
+        content = io.BytesIO(path.read_bytes())
         try:
-            values: dict[str, Any] = torch.load(path, map_location=self.loss_sum.device, weights_only=True)
+            values: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
             for name, part in self._parts().items():
                 part.load_state_dict(values[name])
-            self.loss_sum, self.step = values["loss_sum"], values["step"]
+            self.loss_sum, self.step = values["loss_sum"].to(self.loss_sum.device), values["step"]
             self.history, self.seconds = values["history"], values["seconds"]
-        except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
+        except torch.OutOfMemoryError:  # a RuntimeError, and no damage
+            raise
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
             what = str(error).partition("\n")[0]  # what follows is PyTorch's advice to programmers
             raise ModelError(f"{path} is damaged ({what}): start the run again in another folder") from None
 

@@ -229,6 +229,17 @@ def test_unreadable_images_are_counted_and_named(own: Path) -> None:
         data.load([f"folder:{own}"], None)
 
 
+def test_images_that_would_be_left_out_are_named(own: Path) -> None:
+    for digit, suffix in enumerate((".gif", ".HEIC", ".heif", ".avif")):
+        (own / str(digit) / "00.png").rename(own / str(digit) / f"00{suffix}")
+    one, two = (Image.open(own / "5" / f"0{number}.png") for number in range(2))
+    one.save(own / "5" / "00.tif", save_all=True, append_images=[two])
+    (own / "6" / "._00.gif").write_bytes(b"what a Mac puts beside 00.gif")
+    expected = r"5 of 121 .*0/00\.gif: GIF can't be read; expected PNG.*1/00\.HEIC: HEIC.*3/00\.avif: AVIF.*"
+    with pytest.raises(InputError, match=expected + r"5/00\.tif: the TIFF file has several pages"):
+        data.load([f"folder:{own}"], None)
+
+
 def test_blank_images_are_named_beside_the_unreadable_ones(own: Path) -> None:
     Image.new("L", (56, 56), 255).save(own / "3" / "00.png")
     (own / "4" / "01.png").write_bytes(b"")

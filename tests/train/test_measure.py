@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch.nn import functional
 
 from train import calibration, data, evaluate, measure
 from train.model import Architecture, DigitLSTM
@@ -45,6 +48,19 @@ def test_a_gpu_would_measure_in_float32_and_not_in_tf32() -> None:
     evaluate.every_row(network, images)
     assert allowed == [False, False]
     assert torch.backends.cudnn.enabled
+
+
+def test_a_gpu_would_distort_in_float32_too(uci: data.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed, conv2d = set(), functional.conv2d
+
+    def watched(*arguments: Any, **options: Any) -> torch.Tensor:
+        allowed.add(torch.backends.cudnn.allow_tf32)
+        return conv2d(*arguments, **options)
+
+    monkeypatch.setattr(functional, "conv2d", watched)
+    images, labels = torch.tensor(uci.test_images[:20]), torch.tensor(uci.test_labels[:20])
+    measure.measure(DigitLSTM(Architecture(hidden=4)), images, labels, 1.0, {})
+    assert allowed == {False}
 
 
 def test_measurements_agree_with_one_another(uci: data.Dataset) -> None:

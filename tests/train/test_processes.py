@@ -16,6 +16,7 @@ from train.loop import AGREE_EVERY
 from train.processes import Processes
 
 OPTIONS = ["--data", "uci", "--epochs", "1", "--seed", "5"]
+LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
 def test_shares_are_of_one_size_and_make_up_the_batch() -> None:
@@ -27,8 +28,7 @@ def test_shares_are_of_one_size_and_make_up_the_batch() -> None:
 
 def test_two_processes_agree_with_one(spawn: Callable[..., Process], tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    process = spawn(*launcher, "-m", "scanline", "train", *OPTIONS, "--out", str(two))
+    process = spawn(*LAUNCHER, "-m", "scanline", "train", *OPTIONS, "--out", str(two))
     assert main(["train", *OPTIONS, "--out", str(one)]) == 0
     _, shown = process.communicate()
     assert process.returncode == 0, shown
@@ -38,6 +38,19 @@ def test_two_processes_agree_with_one(spawn: Callable[..., Process], tmp_path: P
         torch.testing.assert_close(weights[1][name], expected, atol=1e-4, rtol=1e-3)
     losses = [json.loads((run / "metrics.jsonl").read_text())["loss"] for run in (one, two)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_the_accuracy_on_a_batch_is_that_of_all_processes(spawn: Callable[..., Process], tmp_path: Path) -> None:
+    options = ["--preset", "seed", "--data", "uci", "--epochs", "8", "--seed", "5", "--learning-rate", "1e-4"]
+    process = spawn(*LAUNCHER, "-m", "scanline", "train", *options, "--out", str(tmp_path / "two"))
+    assert main(["train", *options, "--out", str(tmp_path / "one")]) == 0
+    _, shown = process.communicate()
+    assert process.returncode == 0, shown
+    one, two = (
+        [json.loads(line)["batch_accuracy"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    )
+    assert two == pytest.approx(one, abs=0.01 + 1e-9)  # one image of 100
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import base64
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+
+from scanline.cli import main
 
 HEADINGS = [
     "Training",
@@ -42,6 +45,14 @@ def test_the_page_holds_every_part_and_asks_for_nothing(finished: Path) -> None:
     assert all(source.startswith("data:image/svg+xml;base64,") for source in page.sources)
     assert not {"script", "link", "iframe"} & set(page.tags)
     assert re.search(r"95&nbsp;% interval of the accuracy is \d+\.\d+% to \d+\.\d+%", text)
+
+
+def test_a_run_of_one_epoch_is_a_point_in_each_chart(tmp_path: Path) -> None:
+    assert main(["train", "--data", "uci", "--epochs", "1", "--out", str(tmp_path)]) == 0
+    page = _Page()
+    page.feed((tmp_path / "report.html").read_text())
+    charts = base64.b64decode(page.sources[0].partition("base64,")[2]).decode()
+    assert len(re.findall(r'<g clip-path="[^"]*">\s*<use ', charts)) == 2  # loss and accuracy; ticks are not clipped
 
 
 def test_the_run_is_told_in_words(finished: Path) -> None:

@@ -20,6 +20,7 @@ from scanline.cli import main
 from tests.train.conftest import Process
 from train import checkpoint
 from train.batches import Digits
+from train.model import DigitLSTM
 from train.recipe import PRESETS
 
 OPTIONS = ["--data", "uci", "--epochs", "6", "--seed", "5"]
@@ -258,6 +259,26 @@ def test_a_run_goes_on_with_the_data_that_it_began_with(
     checkpoint.save_config(tmp_path, replace(config, data=("mnist",), data_dir=folder))
     assert main(["train", "--resume", "--out", str(tmp_path)]) == 2
     assert f"{folder} holds neither train-images-idx3-ubyte" in capsys.readouterr().err
+
+
+def test_what_is_no_damage_to_the_state_is_not_called_that(
+    finished: Path, tmp_path: Path, spawn: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save_config(tmp_path, checkpoint.load_config(finished))
+    (tmp_path / "state.pt").mkdir()  # can't be read
+    process = spawn("-m", "scanline", "train", "--resume", "--out", str(tmp_path))
+    assert process.communicate()[1].endswith(f"error: {tmp_path / 'state.pt'}: Is a directory\n")
+    assert process.returncode == 1
+
+    (tmp_path / "state.pt").rmdir()
+    torch.save(dict.fromkeys(("network", "average", "optimizer", "schedule")), tmp_path / "state.pt")
+
+    def too_large(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(DigitLSTM, "load_state_dict", too_large)
+    with pytest.raises(torch.OutOfMemoryError):
+        main(["train", "--resume", "--out", str(tmp_path)])
 
 
 def test_nothing_to_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
