@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 import numpy as np
-from PIL import Image, ImageOps, _imaging
+from PIL import ExifTags, Image, _imaging
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -59,8 +59,20 @@ REFUSED: Final = (
     ("a ZIP archive (`scanline score` takes them)", 0, b"PK\x03\x04"),
 )
 SIGNATURE_BYTES: Final = 12
-# What Pillow lets through, or hands on as a SyntaxError, where bytes are missing. Their words tell nobody anything.
-PYTHONS_OWN: Final = (TypeError, IndexError, KeyError, struct.error)
+# What brings a picture upright, by its orientation. Pillow's own exif_transpose also writes the picture's other tags
+# anew, and fails where one of them has a value that the standard does not give it.
+TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow lets through, or hands on as a SyntaxError, where bytes are missing or mean nothing. Their words tell
+# nobody anything.
+PYTHONS_OWN: Final = (TypeError, IndexError, KeyError, AttributeError, ArithmeticError, struct.error)
 
 # What is wrong with a file is its error. libtiff would say it on the process's stderr as well, and Pillow warn of tags
 # that nobody asked for and log what it can't decode, in the middle of a table or a server's log.
@@ -94,10 +106,11 @@ def decode(source: bytes | str | Path | BinaryIO | Image.Image, max_pixels: int 
         image.load()
         if isinstance(image, BmpImageFile) and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
             image = image.convert("RGB")  # programs that use no alpha leave it at 0, and viewers show such a file
-        if image is source:
-            image = ImageOps.exif_transpose(image)
-        else:
-            ImageOps.exif_transpose(image, in_place=True)  # a large picture's memory is taken once
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))  # a TIFF file is turned as it is loaded
+        if turn is not None:
+            image = image.transpose(turn)
+        elif image is source:
+            image = image.copy()  # what is given stays as it is
         return _working_size(_eight_bits(image))
 
 

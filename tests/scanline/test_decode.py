@@ -189,6 +189,36 @@ def test_a_turned_camera_s_picture_is_turned_back(orientation: int, form: str) -
     assert differs(saved(stored, form, exif=exif)) < 3
 
 
+ODD_TAGS = {
+    "Make as a fraction": (271, 5, struct.pack("<II", 1, 2)),
+    "Copyright as a number": (33432, 11, struct.pack("<f", 0.5)),
+    "ImageWidth as a fraction": (256, 5, struct.pack("<II", 1, 2)),
+    "no fraction at all": (282, 5, struct.pack("<II", 1, 0)),
+    "numbers as text": (256, 2, b"wide"),
+}
+
+
+def odd_exif(tag: int, kind: int, value: bytes) -> bytes:
+    """Give an EXIF block that has a picture turned by 90 degrees, and one more tag."""
+    size = {2: 1, 5: 8, 11: 4}[kind]
+    entries = sorted([
+        struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0),
+        struct.pack("<HHI", tag, kind, len(value) // size) + (value if len(value) == 4 else struct.pack("<I", 38)),
+    ], key=lambda entry: struct.unpack("<H", entry[:2]))  # fmt: skip
+    block = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4) + value
+    return b"Exif\0\0" + block
+
+
+@pytest.mark.parametrize("odd", ODD_TAGS)
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_odd_tags_keep_no_picture_from_being_turned_back(odd: str, form: str) -> None:
+    content = saved(DARK_ON_LIGHT.transpose(Image.Transpose.ROTATE_90), form, exif=odd_exif(*ODD_TAGS[odd]))
+    assert differs(content) < 3
+    with Image.open(BytesIO(content)) as given, Reader() as reader:
+        assert differs(given) < 3
+        assert [answer.digit for answer in reader.classify([content, given])] == [4, 4]
+
+
 def test_large_pictures_come_back_at_a_working_size() -> None:
     for form in ("PNG", "JPEG", "TIFF", "WEBP"):
         picture = decode(saved(draw(2, (4000, 3000), height=0.5, pen=0.1), form))
