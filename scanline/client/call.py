@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import grpc
@@ -22,7 +23,6 @@ from scanline.errors import (
     AccessError,
     BusyError,
     ClosedError,
-    ScanlineError,
     ServiceError,
     SlowError,
     UnreachableError,
@@ -36,6 +36,8 @@ RETRIED: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTE
 # Between attempts, in seconds: the first pause, each further one twice as long, and the longest.
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
+# By then a pause is past the longest; a float can't be doubled for ever.
+DOUBLINGS: Final = 10
 # How long a client that no server has answered yet goes on trying, in seconds, once it has tried every address: they
 # may be wrong.
 FIRST_CONTACT: Final = 2.0
@@ -57,7 +59,8 @@ class Call(Generic[Response]):
     """A call under way.
 
     Attributes:
-        answer: what it ends with: the response, a ServiceError or a ClosedError. Cancelling it cancels the call.
+        answer: what it ends with: the response, a ServiceError, a ClosedError, or whatever else went wrong here.
+            Cancelling it cancels the call.
     """
 
     def __init__(self, line: Connection, send: Callable[[int, float], grpc.Future[Response]]) -> None:
@@ -86,17 +89,25 @@ class Call(Generic[Response]):
             self._fail(ClosedError("client"))
             return
         self._attempts += 1
-        self._running.add_done_callback(self._judge)
+        self._running.add_done_callback(partial(self._ending_with_errors, self._judge))
         if self.answer.cancelled():  # since it was looked at: `_stop` may have seen the attempt before
             self._running.cancel()
 
+    def _ending_with_errors(self, step: Callable[..., None], *arguments: object) -> None:
+        """Take a step in a thread of gRPC's or of our own."""
+        try:
+            step(*arguments)
+        except Exception as error:  # noqa: BLE001 - nobody watches these threads: the caller would wait for ever
+            self._fail(error)
+
     def _judge(self, running: Any) -> None:
-        """Look at how an attempt ended: answer, fail, or try again. Called by gRPC, in a thread of its own."""
+        """Look at how an attempt ended: answer, fail, or try again."""
         code, details, trailing = running.code(), running.details() or "", running.trailing_metadata()
         self._line.reached |= code not in SAID_ON_THIS_SIDE or _is_of_ours(trailing)
         if code is grpc.StatusCode.OK:
+            response = running.result()
             if self.answer.set_running_or_notify_cancel():
-                self.answer.set_result(running.result())
+                self.answer.set_result(response)
         elif self._line.closed.is_set():
             self._fail(ClosedError("client"))
         elif TOO_LARGE in details or not self._tries_again(self._pause(code, trailing)):
@@ -107,7 +118,8 @@ class Call(Generic[Response]):
         if pause is None:
             return False
         try:
-            threading.Thread(target=self._wait_and_attempt, args=(pause,), daemon=True).start()
+            step = partial(self._ending_with_errors, self._wait_and_attempt, pause)
+            threading.Thread(target=step, daemon=True).start()
         except RuntimeError:  # the process has as many threads as it may
             return False
         return True
@@ -131,12 +143,11 @@ class Call(Generic[Response]):
         elif untried:
             pause = 0.0  # another address may be well
         else:
-            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (rounds - 1)) * CHANCE.uniform(
-                0.8, 1.2
-            )  # so that callers spread out
+            doubled = FIRST_PAUSE * 2 ** min(rounds - 1, DOUBLINGS)
+            pause = min(LONGEST_PAUSE, doubled) * CHANCE.uniform(0.8, 1.2)  # so that callers spread out
         return pause if passed + pause < self._line.timeout else None
 
-    def _fail(self, error: ScanlineError) -> None:
+    def _fail(self, error: Exception) -> None:
         if self.answer.set_running_or_notify_cancel():
             self.answer.set_exception(error)
 

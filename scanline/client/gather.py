@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from scanline.client.connection import Connection
 from scanline.client.messages import Limits, Part, predictions_of, split
-from scanline.errors import ScanlineError, ServiceError
+from scanline.errors import ServiceError
 from scanline.prediction import Prediction
 from scanline.v1 import digits_pb2 as pb
 
@@ -99,7 +99,7 @@ class Gatherer:
             for _, answer in shares:
                 answer.add_done_callback(take_back)
             answers = await self._answers(message, call, probabilities=probabilities)
-        except ScanlineError as error:
+        except Exception as error:  # noqa: BLE001 - it is the tasks', which would wait for ever
             for _, answer in shares:
                 if not answer.cancelled():
                     answer.set_exception(error)

@@ -192,6 +192,44 @@ def test_where_no_thread_can_wait_for_the_next_attempt_the_call_ends(monkeypatch
         client.classify(numbered(1))
 
 
+def test_a_server_may_stay_full_for_more_rounds_than_a_float_can_be_doubled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call, "LONGEST_PAUSE", 0.0)
+    script = itertools.repeat(FULL, 1_030)
+    with scripted(script) as server, Client(server.address, timeout=PATIENCE) as client:
+        assert [answer.digit for answer in client.classify(numbered(1))] == [0]
+    assert len(server.times) == 1_031
+
+
+def test_what_goes_wrong_between_attempts_ends_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: float) -> float:
+        raise OverflowError("no pause")
+
+    monkeypatch.setattr(call, "CHANCE", SimpleNamespace(uniform=refuse))
+
+    async def ask(address: str) -> None:
+        async with AsyncClient(address) as client:
+            await asyncio.wait_for(client.classify(numbered(1)), PATIENCE)
+
+    monkeypatch.setattr(call, "CHANCE", SimpleNamespace(uniform=refuse))
+    with scripted([FULL]) as server, Client(server.address) as client, pytest.raises(OverflowError, match="no pause"):
+        client.classify(numbered(1))
+    with scripted([FULL]) as server, pytest.raises(OverflowError, match="no pause"):
+        asyncio.run(ask(server.address))
+
+
+def test_an_attempt_that_can_t_be_made_ends_the_call() -> None:
+    def send(attempt: int, seconds: float) -> grpc.Future[pb.ClassifyResponse]:
+        if attempt:
+            raise RuntimeError("can't start new thread")  # gRPC starts some of its own
+        return DigitsStub(channel).Classify.future(pb.ClassifyRequest(pixels=bytes(784)), seconds)
+
+    with scripted([FULL]) as server, grpc.insecure_channel(server.address) as channel:
+        line = Connection(server.address, timeout=PATIENCE, tls=None, token=None, options=None)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            call.Call(line, send).answer.result(PATIENCE)
+        line.close()
+
+
 def test_a_call_that_is_cancelled_while_it_is_tried_again_leaves_no_attempt_behind() -> None:
     calls: list[call.Call[pb.ClassifyResponse]] = []
     attempts: list[grpc.Future[pb.ClassifyResponse]] = []
