@@ -60,12 +60,13 @@ def _refuse_password() -> str:
     raise InputError("the key is locked with a password: give it without one")
 
 
-def question(details: str, *, encrypted: bool) -> str:
+def question(details: str, *, encrypted: bool, proxy: str | None = None) -> str:
     """Give what to look at where there is no connection.
 
     Args:
         details: what gRPC says of it.
         encrypted: whether TLS was tried.
+        proxy: the environment variable that names a proxy which calls may have gone through.
     """
     if DISTRUST in details:
         return "its certificate is not trusted here: give its authority's, a PEM file, as --tls-roots or Tls(roots=...)"
@@ -73,7 +74,9 @@ def question(details: str, *, encrypted: bool) -> str:
         return "its certificate is for other names than the one that it was called by"
     if NO_TLS in details:
         return "it answers without TLS: leave --tls-roots and the like, or tls=, out"
+    through = f"; calls go through the proxy in {proxy}, unless no_proxy names the server" if proxy else ""
     if encrypted:
         wanted = "a certificate of its callers (--tls-certificate and --tls-key, or Tls(certificate=..., key=...))"
-        return f"is `scanline serve` running there, with TLS? It may want {wanted}"
-    return "is `scanline serve` running there, without TLS? (--tls-roots CA.PEM or Tls(roots=...) asks with it)"
+        return f"is `scanline serve` running there, with TLS? It may want {wanted}{through}"
+    asks = "(--tls-roots CA.PEM or Tls(roots=...) asks with it)"
+    return f"is `scanline serve` running there, without TLS? {asks}{through}"

@@ -175,7 +175,8 @@ def translate(
     name, target = code.name, line.target
     match code:
         case grpc.StatusCode.UNAVAILABLE:
-            reason = f"no answer from {target}: {details}; {question(details, encrypted=line.encrypted)}"
+            look = question(details, encrypted=line.encrypted, proxy=line.proxy)
+            reason = f"no answer from {target}: {details}; {look}"
             if _is_of_ours(trailing):
                 reason = f"{target} can't answer now: {details}; try again later"
             return UnreachableError(reason, name)

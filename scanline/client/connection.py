@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
+import os
 import re
 import threading
 from collections.abc import Callable, Mapping
@@ -39,6 +41,9 @@ OPTIONS: Final[Mapping[str, Any]] = {
     # answers are as large as we asked for
     "grpc.max_receive_message_length": -1,
 }
+# Where gRPC looks for the proxy that calls go through, in this order.
+PROXIES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
+NO_PROXY: Final[Mapping[str, Any]] = {"grpc.enable_http_proxy": 0}
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -69,6 +74,7 @@ class Connection:
         target: the addresses, as they were given.
         addresses: each of them.
         encrypted: whether TLS is used.
+        proxy: the environment variable that names the proxy for all hosts but this one, if there is any.
         timeout: the seconds that a call may take with all its attempts.
         reached: whether a server has ever answered.
         closed: set when the connection is closed.
@@ -97,18 +103,14 @@ class Connection:
         self.target = target
         self.addresses = addresses_of(target)
         self.encrypted = tls is not None
+        remote = not all(map(_is_here, self.addresses))
+        self.proxy = next((name for name in PROXIES if remote and os.environ.get(name)), None)
         self.timeout = timeout
         self.reached = False
         self.closed = threading.Event()
         self._metadata = None if token is None else (("authorization", f"Bearer {token}"),)
-        arguments = list({**OPTIONS, **(options or {})}.items())
         credentials = None if tls is None else tls.credentials()
-        self._channels = [
-            grpc.insecure_channel(address, arguments)
-            if credentials is None
-            else grpc.secure_channel(address, credentials, arguments)
-            for address in self.addresses
-        ]
+        self._channels = [_channel(address, credentials, options or {}) for address in self.addresses]
         self._stubs = [DigitsStub(channel) for channel in self._channels]
         self._turns = itertools.count()
 
@@ -141,6 +143,23 @@ class Connection:
         self.closed.set()
         for channel in self._channels:
             channel.close()
+
+
+def _channel(address: str, credentials: grpc.ChannelCredentials | None, options: Mapping[str, Any]) -> grpc.Channel:
+    direct = NO_PROXY if _is_here(address) else {}  # no proxy leads back to this machine
+    arguments = list({**OPTIONS, **direct, **options}.items())
+    if credentials is None:
+        return grpc.insecure_channel(address, arguments)
+    return grpc.secure_channel(address, credentials, arguments)
+
+
+def _is_here(address: str) -> bool:
+    """Tell whether an address is this machine's own, by loopback."""
+    host = address.rpartition("/")[2].rpartition(":")[0]
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 def _is_timeout(value: float) -> bool:

@@ -204,8 +204,6 @@ def test_what_goes_wrong_between_attempts_ends_the_call(monkeypatch: pytest.Monk
     def refuse(*_: float) -> float:
         raise OverflowError("no pause")
 
-    monkeypatch.setattr(call, "CHANCE", SimpleNamespace(uniform=refuse))
-
     async def ask(address: str) -> None:
         async with AsyncClient(address) as client:
             await asyncio.wait_for(client.classify(numbered(1)), PATIENCE)
