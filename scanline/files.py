@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import stat
 from typing import IO, Final
@@ -26,11 +25,9 @@ def read(path: str | os.PathLike[str]) -> bytes:
         with opened(path, buffering=0) as file:  # nothing is read twice
             return content(file)
     except IsADirectoryError:
-        raise InputError(f"can't read {path}: it is a folder, not a file; `scanline score` reads folders") from None
+        raise InputError(f"can't read {path}: it is a folder, not a file") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        pattern = isinstance(error, FileNotFoundError) and glob.has_magic(os.fspath(path))
-        hint = "; `scanline score` reads patterns" if pattern else ""
-        raise InputError(f"can't read {path}: {getattr(error, 'strerror', None) or error}{hint}") from None
+        raise InputError(f"can't read {path}: {getattr(error, 'strerror', None) or error}") from None
     except InputError as error:
         raise InputError(f"can't read {path}: {error}") from None
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -39,14 +41,27 @@ def run(settings: Settings) -> int:
     """Print an answer for each file; 1 if one of them could not be read."""
     with engine(settings) as reader:
         images = [page for file in settings.files for page in pages(file)]
-        predictions = reader.classify([image for _, image in images], probabilities=settings.json_)
+        given = reader.classify([image for _, image in images], probabilities=settings.json_)
     names = [name for name, _ in images]
+    predictions = [_explained(name, prediction) for name, prediction in zip(names, given, strict=True)]
     if settings.json_:
-        for path, prediction in zip(names, predictions, strict=True):
-            sys.stdout.write(json.dumps({"path": printable(path), **prediction.to_dict()}) + "\n")
+        for name, prediction in zip(names, predictions, strict=True):
+            sys.stdout.write(json.dumps({"path": printable(name), **prediction.to_dict()}) + "\n")
     else:
         out.print(_table(names, predictions))
     return int(any(prediction.error is not None for prediction in predictions))
+
+
+def _explained(name: str, prediction: Prediction) -> Prediction:
+    """Give an error as text that JSON can hold, and where `scanline score` would read what is named, with that."""
+    if prediction.error is None:
+        return prediction
+    hint = ""
+    if Path(name).is_dir():
+        hint = "; `scanline score` reads folders"
+    elif glob.has_magic(name) and not Path(name).exists():
+        hint = "; `scanline score` reads patterns"
+    return replace(prediction, error=printable(prediction.error + hint))
 
 
 def _table(names: Sequence[str], predictions: Sequence[Prediction]) -> Table:

@@ -18,7 +18,7 @@ from rich.columns import Columns
 from rich.panel import Panel
 from rich.text import Text
 
-from scanline import samples
+from scanline import samples, signals
 from scanline.client import Client
 from scanline.console import err, out
 from scanline.errors import StartError
@@ -41,6 +41,7 @@ class Settings(BaseSettings):
 
 def run(_: Settings) -> int:
     """Show each sample as the network sees it, with the server's answer."""
+    signals.end_in_good_order()  # else SIGTERM would leave the server behind
     files = samples.files()
     with _server() as address, Client(address) as client:
         model = client.model()

@@ -104,6 +104,22 @@ def test_a_folder_costs_its_neighbours_nothing(tmp_path: Path) -> None:
     assert second["status"] == "ok"
 
 
+def test_what_score_would_read_is_said(tmp_path: Path) -> None:
+    result = command(tmp_path / "*.png", "--json")
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["error"] == (
+        f"can't read {tmp_path / '*.png'}: No such file or directory; `scanline score` reads patterns"
+    )
+
+
+def test_a_name_that_is_no_utf_8_is_printable_json(tmp_path: Path) -> None:
+    result = command(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"), "--json")
+    assert result.returncode == 1
+    row = json.loads(result.stdout)
+    assert row["path"] == f"{tmp_path}/\\udcff.png"
+    assert row["error"] == f"can't read {tmp_path}/\\udcff.png: No such file or directory"
+
+
 def test_a_variable_that_needs_a_server_is_named() -> None:
     result = command(samples.files()[0], SCANLINE_CLASSIFY_TIMEOUT="5")
     assert result.returncode == 2

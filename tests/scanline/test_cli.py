@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -17,6 +19,8 @@ import scanline
 from scanline import samples
 from scanline.cli import COMMANDS
 from scanline.model import SHIPPED
+from tests.faults.server import until
+from tests.serve.conftest import PATIENCE
 
 
 def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -93,6 +97,22 @@ def test_the_demo_s_server_has_nothing_of_the_user_s_settings(tmp_path: Path) ->
         )
     assert result.returncode == 0, result.stderr
     assert "12 of 12 image files read right" in result.stdout
+
+
+def test_the_demo_that_is_asked_to_end_takes_its_server_with_it() -> None:
+    line = [sys.executable, "-m", "scanline", "demo"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as demo:
+        children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children")
+        until(lambda: children.read_text() != "", "the demo starts its server")
+        server = int(children.read_text())
+        until(lambda: "cygrpc" in Path(f"/proc/{server}/maps").read_text(), "the server starts")
+        try:
+            demo.terminate()
+            assert demo.wait(PATIENCE) == 143
+            assert not Path(f"/proc/{server}").exists()
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(server, signal.SIGKILL)
 
 
 SCANLINE = shlex.join([sys.executable, "-m", "scanline"])

@@ -86,7 +86,7 @@ def test_forms_may_be_mixed_and_keep_their_order() -> None:
 def test_a_file_that_cannot_be_read_is_an_error_of_its_own(tmp_path: Path) -> None:
     missing, folder, null, fine = items([tmp_path / "none.png", tmp_path, "a\0b.png", FILE])
     assert missing.error == f"can't read {tmp_path / 'none.png'}: No such file or directory"
-    assert folder.error == f"can't read {tmp_path}: it is a folder, not a file; `scanline score` reads folders"
+    assert folder.error == f"can't read {tmp_path}: it is a folder, not a file"
     assert null.error is not None
     assert "null" in null.error
     assert fine.encoded == CONTENT

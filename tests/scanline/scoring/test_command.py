@@ -260,6 +260,13 @@ def test_all_read_is_exit_code_0(scans: Path, tmp_path: Path) -> None:
     assert result.stderr == ""
 
 
+def test_a_file_that_is_missing_is_not_sent_to_score(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("path,label\n[1].png,\n")
+    assert command(tmp_path / "m.csv", "--output", tmp_path / "out.csv").returncode == 1
+    [row] = table(tmp_path / "out.csv")
+    assert row["error"] == f"can't read {tmp_path / '[1].png'}: No such file or directory"
+
+
 def test_what_is_to_be_read_is_not_replaced(tmp_path: Path) -> None:
     manifest = tmp_path / "m.csv"
     manifest.write_text(f"path,label\n{samples.files()[0]},0\n")
