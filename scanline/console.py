@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any, Final
 
@@ -21,6 +22,9 @@ from rich.text import Text
 # Control characters, and what stands for bytes of a file's name that are no UTF-8.
 UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
+# The characters of a line where there is no edge to fold it at: files and programs get a row of a table on one line.
+UNFOLDED: Final = 2**16
+
 
 def visible(text: str) -> str:
     """Write characters out as Python does that a terminal must not get: one of a file's name could clear it."""
@@ -35,6 +39,8 @@ class PlainConsole(Console):
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        if not self.is_terminal and "COLUMNS" not in os.environ:
+            self.width = UNFOLDED
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Give a string of a line, a table or a title as a `Text`."""

@@ -103,7 +103,7 @@ def parse(settings: type[S], command: str, arguments: Sequence[str]) -> S:
     )
     for name, field in settings.model_fields.items():
         _add(parser, settings, name, field)
-    flags = vars(parser.parse_args(arguments))
+    flags = vars(parser.parse_intermixed_args(arguments))
     try:
         return settings(**flags)
     except ValidationError as error:

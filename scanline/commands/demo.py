@@ -33,6 +33,7 @@ HALVES: Final = {(False, False): " ", (True, False): "▀", (False, True): "▄"
 INK: Final = 100
 MARGIN: Final = 3
 WIDTH: Final = 26
+MOST_WIDTH: Final = 4 * (WIDTH + 1)  # of the pictures in a row, the spaces between them included
 
 
 class Settings(BaseSettings):
@@ -57,7 +58,8 @@ def run(_: Settings) -> int:
         started = time.perf_counter()
         answers = client.classify(files)
         took = time.perf_counter() - started
-    out.print(Columns([_show(file, answer) for file, answer in zip(files, answers, strict=True)]))
+    shown = Columns([_show(file, answer) for file, answer in zip(files, answers, strict=True)])
+    out.print(shown, width=min(out.width, MOST_WIDTH))
     right = sum(answer.digit == samples.label(file) for file, answer in zip(files, answers, strict=True))
     out.print()
     out.print(f"{right} of {len(files)} image files read right over gRPC in {took * 1000:.0f} ms, decoding included")

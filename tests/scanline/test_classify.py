@@ -68,6 +68,15 @@ def test_a_program_gets_json_lines_and_an_exit_code(tmp_path: Path) -> None:
         assert lines[2]["error"] == f"can't read {tmp_path / 'none.png'}: No such file or directory"
 
 
+def test_options_may_stand_between_the_files() -> None:
+    first, second, third = map(str, samples.files()[:3])
+    result = command(first, "--json", second, "--model", "accurate", third)
+    assert result.returncode == 0, result.stderr
+    assert [json.loads(row)["path"] for row in result.stdout.splitlines()] == [first, second, third]
+    result = command(first, "--json", "--", "--model")  # which is a file's name then
+    assert [json.loads(row)["path"] for row in result.stdout.splitlines()] == [first, "--model"]
+
+
 def test_a_rejected_digit_is_shown_as_a_guess(tmp_path: Path) -> None:
     blank = tmp_path / "page.png"
     Image.new("L", (200, 100), 255).save(blank)
@@ -75,6 +84,18 @@ def test_a_rejected_digit_is_shown_as_a_guess(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     (line,) = (line for line in result.stdout.splitlines() if "page.png" in line)
     assert re.search(r"│ - \(\d\) +│ +[\d.]+% +│ rejected: blank +│", line)
+
+
+def test_a_table_is_folded_to_the_width_that_there_is(tmp_path: Path) -> None:
+    long = tmp_path / ("long" * 30) / ("name" * 30)  # no file
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    line = [sys.executable, "-m", "scanline", "classify", str(samples.files()[0]), str(long)]
+    piped = subprocess.run(line, capture_output=True, text=True, env=environment, check=False)
+    assert len(piped.stdout.splitlines()) == 6  # a row each, below the head's three lines
+    assert f"│ {long} │" in piped.stdout
+    assert f"error: can't read {long}: No such file or directory │" in piped.stdout
+    folded = command(samples.files()[0], long, COLUMNS="80")
+    assert {len(line) for line in folded.stdout.splitlines()} == {80}
 
 
 def test_an_error_stands_in_the_table(tmp_path: Path) -> None:
