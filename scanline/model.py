@@ -132,11 +132,12 @@ def find(path: str | Path | None) -> Path:
         if versions:
             highest = max(versions, key=lambda version: int(version.name))
             raise ModelError(
-                f"{place} is a folder of versions, which `scanline serve` alone takes; expected one of them, such as "
-                f"{highest}"
+                f"{place} is a folder of versions, which `scanline serve` alone takes, named 1, 2 and so on; expected "
+                f"one of them, such as {highest}"
             )
         hides = f"; it hides {path}, which ships" if str(path) in NAMED else ""
-        raise ModelError(f"no model in the folder {place}: expected {' or '.join(MODEL_FILES)}{hides}")
+        expected = f"{' or '.join(MODEL_FILES)}, as `scanline export` writes them"
+        raise ModelError(f"no model in the folder {place}: expected {expected}{hides}")
     if not place.is_file():
         raise ModelError(
             f"no such model: {path}; expected an .onnx file, a folder that `scanline export` wrote, or the name of a "

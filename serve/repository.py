@@ -118,6 +118,8 @@ class Repository:
             raise ModelError(reasons or f"{there}; there are {', '.join(map(str, sorted(present))) or 'none'}")
         for number, (_, reason) in self._refused.items():
             self._report_refusal(number, reason)
+        if missing := self._policy.listed - present.keys():
+            log.warning("not there yet", versions=sorted(missing), folder=str(self._source))
         self._has_started = True
 
     def get(self, name: str = CURRENT) -> Version:

@@ -107,14 +107,15 @@ def test_a_folder_of_versions_is_told_which_is_the_highest(name: str, folder: Pa
     result = command(name, *arguments[name])
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        f"error: {versions} is a folder of versions, which `scanline serve` alone takes; expected one of them, such as "
-        f"{versions}/10\n"
+        f"error: {versions} is a folder of versions, which `scanline serve` alone takes, named 1, 2 and so on; "
+        f"expected one of them, such as {versions}/10\n"
     )
 
 
 def test_a_folder_of_digits_is_no_folder_of_versions(tmp_path: Path) -> None:
     (tmp_path / "7").mkdir()
-    with pytest.raises(ModelError, match=r"no model in the folder .*: expected digits\.int8\.onnx or digits\.onnx$"):
+    expected = r"no model in the folder .*: expected digits\.int8\.onnx or digits\.onnx, as `scanline export` writes"
+    with pytest.raises(ModelError, match=expected):
         Reader(tmp_path)
 
 

@@ -202,6 +202,15 @@ def test_what_is_no_number_is_not_looked_at(models: Path, server: Server, triton
     assert set(index(triton)) == {"1", "2"}
 
 
+def test_a_version_that_is_wanted_and_not_there_is_said(
+    models: Path, start_server: Callable[..., ServerProcess]
+) -> None:
+    server = start_server("--model", str(models), "--model-versions", "1,7")
+    said = server.wait_for("not there yet")
+    assert (said["level"], said["versions"]) == ("warning", [7])
+    server.wait_for("serving")
+
+
 def test_a_folder_that_goes_costs_a_warning(
     tmp_path: Path, models: Path, start_server: Callable[..., ServerProcess]
 ) -> None:
