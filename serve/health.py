@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, Final
 
 import grpc
@@ -34,14 +35,6 @@ class Health(health.HealthServicer):  # type: ignore[misc] # grpc_health ships n
 
     def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext, *say: Any) -> Any:
         """Tell of a service's health whenever it changes."""
-        return super().Watch(request if request.service in NAMES else UNKNOWN, _Heeded(context), *say)
-
-
-class _Heeded:
-    """The part of a call that grpc_health's Watch uses; it does not look whether the call is over already."""
-
-    def __init__(self, context: grpc.ServicerContext) -> None:
-        self._context = context
-
-    def add_callback(self, callback: Callable[[], None]) -> None:
-        when_over(self._context, callback)
+        # all of a call that grpc_health's uses; by itself it does not look whether the call is over already
+        call = SimpleNamespace(add_callback=partial(when_over, context))
+        return super().Watch(request if request.service in NAMES else UNKNOWN, call, *say)

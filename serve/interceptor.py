@@ -31,8 +31,8 @@ class CallInterceptor(grpc.ServerInterceptor):
     def __init__(self, calls: Calls, max_streams: int) -> None:
         """Report to the calls under way, and let so many streams be open at once."""
         self._calls = calls
-        self._streams = _Places(max_streams)
-        self._streams_of_others = _Places(max(1, max_streams // 2))
+        self._stream = _places(max_streams)
+        self._stream_of_others = _places(max(1, max_streams // 2))
         self._handlers: dict[str, Handler] = {}
 
     def intercept_service(
@@ -56,7 +56,7 @@ class CallInterceptor(grpc.ServerInterceptor):
             among: Callable[[], AbstractContextManager[None]] = nullcontext
             kind = descriptor_pool.Default().FindMethodByName(method[1:].replace("/", ".")).input_type
         else:  # health and reflection, whose messages have no repeated parts
-            surround, among, kind = self._answer_errors, self._streams_of_others.one, None
+            surround, among, kind = self._answer_errors, self._stream_of_others, None
         codec = {
             "request_deserializer": _tolerant(handler.request_deserializer, kind),
             "response_serializer": handler.response_serializer,
@@ -69,7 +69,7 @@ class CallInterceptor(grpc.ServerInterceptor):
                 return behaviour(read(request), context, *say)
 
         def hold(given: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with surround(method, context), among(), self._streams.one():
+            with surround(method, context), among(), self._stream():
                 yield from behaviour(read(given), context)
 
         def watch(request: Any, context: grpc.ServicerContext, *say: Any) -> Any:
@@ -101,22 +101,20 @@ class CallInterceptor(grpc.ServerInterceptor):
             context.abort(*self._calls.turn_away(method, context, error))
 
 
-class _Places:
-    """Places for streams, of which there are so many."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._free = threading.BoundedSemaphore(most)
+def _places(most: int) -> Callable[[], AbstractContextManager[None]]:
+    """Make so many places for streams; give what holds one of them."""
+    free = threading.BoundedSemaphore(most)
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """Hold one of them."""
-        if not self._free.acquire(blocking=False):
-            raise FullError(f"{self._most} streams are open, the most that may be", STREAM_RETRY_AFTER)
+    def one() -> Iterator[None]:
+        if not free.acquire(blocking=False):
+            raise FullError(f"{most} streams are open, the most that may be", STREAM_RETRY_AFTER)
         try:
             yield
         finally:
-            self._free.release()
+            free.release()
+
+    return one
 
 
 def _tolerant(deserialize: Callable[[bytes], Any] | None, kind: Descriptor | None) -> Callable[[bytes], Any]:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.faults.server import until
 HERE = Path(__file__).parent
 PYTHON = "/usr/bin/python3"  # one that a service may see: not in somebody's home
 SCANLINE = "/opt/scanline/bin/scanline"
+DRAIN_DELAY = 2  # seconds
 
 
 def _other_python() -> str:
@@ -93,15 +95,30 @@ def test_it_comes_back_when_it_was_killed(serving: Machine) -> None:
     assert int(told(serving, "NRestarts")) == restarts + 1
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_stopping_finishes_the_calls_that_are_under_way(serving: Machine, workers: str) -> None:
-    serving.write("/etc/scanline.env", f"SCANLINE_WORKERS={workers}\n")
+def last_stop(machine: Machine) -> dict[str, list[datetime]]:
+    """Give from the log when each process came to what it says of its last stop."""
+    machine.run("journalctl", "--sync")
+    log = machine.run("journalctl", "--unit", "scanline", "--output", "cat").splitlines()
+    events = [json.loads(line) for line in log if line.startswith("{")]
+    begun = max(index for index, event in enumerate(events) if event["event"] == "serving")
+    times: dict[str, list[datetime]] = {}
+    for event in events[begun:]:
+        times.setdefault(event["event"], []).append(datetime.fromisoformat(event["timestamp"]))
+    return times
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stopping_finishes_the_calls_that_are_under_way(serving: Machine, workers: int) -> None:
+    serving.write("/etc/scanline.env", f"SCANLINE_WORKERS={workers}\nSCANLINE_DRAIN_DELAY={DRAIN_DELAY}\n")
     serving.run("systemctl", "restart", "scanline")
     until(lambda: serving.call(SCANLINE, "health")[0] == 0, "it serves")
     serving.write("/opt/drain.py", (HERE / "drain_probe.py").read_text())
     serving.run("/opt/scanline/bin/python", "/opt/drain.py")
     assert (told(serving, "Result"), told(serving, "ExecMainStatus")) == ("success", "0")
     assert told(serving, "ActiveState") == "inactive"
+    stop = last_stop(serving)  # each process is told once: what is told twice ends at once
+    assert len(stop["draining"]) == workers
+    assert min(stop["draining"]) - min(stop["not serving"]) >= timedelta(seconds=DRAIN_DELAY)
     serving.write("/etc/scanline.env", "")
 
 
