@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
@@ -77,7 +78,8 @@ class Call(Generic[Response]):
         self._started = time.monotonic()
         self._attempts = 0
         self._running: grpc.Future[Response] | None = None
-        self.answer.add_done_callback(self._stop)
+        stop = weakref.WeakMethod(self._stop)  # or call and answer would be a circle, which keeps the request
+        self.answer.add_done_callback(lambda answer: None if (method := stop()) is None else method(answer))
         self._attempt()
 
     def _attempt(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import socket
 import threading
@@ -256,3 +257,14 @@ def test_an_answer_that_leaves_images_out_is_an_error() -> None:
         for asked in (lambda: client.classify(numbered(3)), lambda: asyncio.run(ask())):
             with pytest.raises(ServiceError, match="the server answered with 2 predictions for 3 images"):
                 asked()
+
+
+def test_a_call_is_forgotten_with_its_answer() -> None:
+    with scripted([UNAVAILABLE, FULL]) as server, Client(server.address) as client:
+        gc.collect()
+        gc.disable()  # by its next visit requests of hundreds of megabytes may have been made
+        try:
+            client.classify(numbered(500))
+            until(lambda: not any(isinstance(thing, call.Call) for thing in gc.get_objects()), "they are gone")
+        finally:
+            gc.enable()
