@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Image: TypeAlias = Union[Path, str, bytes, BinaryIO, "PillowImage", NDArray[np.uint8], "Item", "Page"]
 
 TIFF_SUFFIXES: Final = (".tif", ".tiff")
-SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".webp", *TIFF_SUFFIXES)
+SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".webp", *TIFF_SUFFIXES)
 BYTES: Final = (bytes, bytearray, memoryview)
 ACCEPTED: Final = (
     "a path, the bytes of an image file, a file opened in binary mode, a Pillow image, "

@@ -21,7 +21,7 @@ from scanline.decode import FORMATS
 from scanline.errors import InputError, ScanlineError, UsageError
 from scanline.scoring import formats
 from scanline.scoring.engine import Engine, open_reader
-from scanline.scoring.inputs import count, find, is_manifest
+from scanline.scoring.inputs import Others, count, find, manifests
 from scanline.scoring.journal import Kind, journal, partial_folder
 from scanline.scoring.rows import Columns
 from scanline.scoring.score import score
@@ -64,7 +64,7 @@ class Settings(EngineSettings):
     @model_validator(mode="after")
     def _replaces_no_input(self) -> Self:
         if self.output.exists():
-            for path in map(Path, self.paths):
+            for path in map(Path, (*self.paths, *manifests(self.paths))):
                 if path.exists() and path.samefile(self.output):
                     raise ValueError(f"{flag('output')} {self.output} is what is to be read; name another file")
         return self
@@ -82,7 +82,7 @@ class Settings(EngineSettings):
 def run(settings: Settings) -> int:
     """Write the table and print how it went; 1 if some files could not be read."""
     signals.end_in_good_order()  # a second signal ends the process at once, which loses no row either
-    labels = any(map(is_manifest, settings.paths))
+    labels, others = any(manifests(settings.paths)), Others()
     columns = Columns(labels=labels, probabilities=settings.probabilities)
     try:
         with _engine(settings) as reader:  # it gets ready while the files are counted
@@ -95,7 +95,7 @@ def run(settings: Settings) -> int:
             with journal(settings.output, kind, resume=settings.resume) as kept, console.progress("files") as progress:
                 before, started = kept.state.rows, time.perf_counter()
                 task = progress.add_task("scoring", total=total, completed=before)
-                tally = score(find(settings.paths), reader, kept, lambda done: progress.advance(task, done))
+                tally = score(find(settings.paths, others), reader, kept, lambda done: progress.advance(task, done))
                 seconds = time.perf_counter() - started
     except (ScanlineError, KeyboardInterrupt, SystemExit) as error:
         if not isinstance(error, UsageError) and (folder := partial_folder(settings.output)).exists():
@@ -107,6 +107,8 @@ def run(settings: Settings) -> int:
     console.out.print(_summary(tally, before, seconds))
     if labels:
         _print_labels(tally)
+    if others.number:
+        console.out.print(f"passed over: {others.number:,} {'file' if others.number == 1 else 'files'} of other kinds")
     console.out.print(f"written to {settings.output}")
     if errors := tally.statuses["error"]:
         for line in tally.errors:

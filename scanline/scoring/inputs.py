@@ -15,6 +15,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,34 +28,46 @@ from scanline.scoring.entry import Entry
 
 MANIFEST_SUFFIX: Final = ".csv"
 STANDARD_INPUT: Final = "-"
+PARTIAL_SUFFIX: Final = ".partial"  # of journal.partial_folder
 UNCLOSED: Final = "unexpected end of data"  # what csv says where a quote is open at the end
 UTF16: Final = ("\udcff\udcfe", "\udcfe\udcff")  # how its first bytes come out as UTF-8
 
 
-def find(paths: Iterable[str]) -> Iterator[Entry]:
+@dataclass(slots=True)
+class Others:
+    """The files that are passed over in folders and among the matches of patterns.
+
+    Attributes:
+        number: how many there are.
+    """
+
+    number: int = 0
+
+
+def find(paths: Iterable[str], others: Others | None = None) -> Iterator[Entry]:
     """Give what the arguments of `scanline score` mean, lazily.
 
     Args:
         paths: files, folders, archives, IDX files, manifests, ``-`` for a list on standard input, and patterns such as
             ``scans/*/page-[0-9].png`` or ``scans/**``. A file that is named is taken as it is, whatever its suffix.
+        others: counts what is passed over.
 
     Raises:
         UsageError: there is nothing of that name, it is a pipe or a device, or a manifest or a list is malformed.
         ScanlineError: there is no disk to sort the names of a large folder on.
     """
+    others = others or Others()
     for path in paths:
         if path == STANDARD_INPUT:
-            yield from _list()
+            yield from _list(others)
         elif not path:
             raise UsageError("expected a file, a folder or a pattern, not ''")  # a Path of it is the working folder
         elif Path(path).exists() and _kind(path) not in {stat.S_IFREG, stat.S_IFDIR}:
             raise UsageError(f"{path} is a pipe, a socket or a device; expected a file, a folder, or - for a list")
         elif os.path.lexists(path):
-            yield from _manifest(path) if is_manifest(path) else _named(path)
+            yield from _manifest(path) if is_manifest(path) else _named(path, others)
         elif glob.has_magic(path):
-            for match in sorted(set(_matches(path))):
-                if (is_image(match) or _container(match)) and _kind(match) != stat.S_IFDIR:
-                    yield from _named(match)
+            yield from _matched(path, others)
         else:
             raise UsageError(f"there is no file or folder {path!r}")
 
@@ -76,7 +89,33 @@ def is_manifest(path: str) -> bool:
     return path.lower().endswith(MANIFEST_SUFFIX) and _kind(path) != stat.S_IFDIR
 
 
-def _list() -> Iterator[Entry]:
+def manifests(paths: Iterable[str]) -> Iterator[str]:
+    """Give the manifests among the arguments, and among the matches of patterns."""
+    for path in paths:
+        found = [path] if os.path.lexists(path) or not glob.has_magic(path) else _matches(path)
+        if path.lower().endswith(MANIFEST_SUFFIX):
+            yield from filter(is_manifest, found)
+
+
+def _matched(pattern: str, others: Others) -> Iterator[Entry]:
+    """Give what matches, as if it were named; but no file of another kind.
+
+    A CSV file is a manifest where the pattern ends like one; that scans/* matches is another kind of file there. A
+    folder is not gone through where ** does that itself.
+    """
+    for match in sorted(set(_matches(pattern))):
+        if _kind(match) == stat.S_IFDIR:
+            if "**" not in pattern.split("/"):
+                yield from _named(match, others)
+        elif is_manifest(match) and is_manifest(pattern):
+            yield from _manifest(match)
+        elif is_image(match) or _container(match):
+            yield from _named(match, others)
+        else:
+            others.number += 1
+
+
+def _list(others: Others) -> Iterator[Entry]:
     """Give what standard input names, a line each."""
     for number, line in enumerate(sys.stdin.buffer):
         if b"\0" in line:
@@ -86,7 +125,7 @@ def _list() -> Iterator[Entry]:
             )
         path = line if number else line.removeprefix(codecs.BOM_UTF8)  # which Windows' programs begin a text with
         if name := os.fsdecode(path.rstrip(b"\r\n")):
-            yield from _named(name)
+            yield from _named(name, others)
 
 
 def _matches(pattern: str) -> Iterator[str]:
@@ -116,9 +155,9 @@ def _folders(top: str) -> Iterator[str]:
             yield from _folders(f"{top}{name}/")
 
 
-def _named(path: str) -> Iterator[Entry]:
+def _named(path: str, others: Others) -> Iterator[Entry]:
     if _kind(path) == stat.S_IFDIR:
-        for file in _walk(path):
+        for file in _walk(path, others):
             yield from _file(file)
     elif read := _container(path):
         yield from read(path)
@@ -188,27 +227,29 @@ def _beside(path: str, name: str) -> str:
     return name if name.startswith("/") else path[: path.rfind("/") + 1] + name
 
 
-def _walk(folder: str) -> Iterator[str]:
-    listed = [_listed(folder)]
+def _walk(folder: str, others: Others) -> Iterator[str]:
+    listed = [_listed(folder, others)]
     while listed:
         for path, is_folder in listed[-1]:
             if is_folder:
-                listed.append(_listed(path))
+                listed.append(_listed(path, others))
                 break
             yield path
         else:
             listed.pop()
 
 
-def _listed(folder: str) -> Iterator[tuple[str, bool]]:
-    """Give a folder's image files and folders, and whether each is a folder, in order.
+def _listed(folder: str, others: Others) -> Iterator[tuple[str, bool]]:
+    """Give a folder's image files and folders, and whether each is a folder, in order; count its other files.
 
     SQLite sorts the names: beyond a few thousand it does so on disk, so that a folder of millions takes no memory.
     """
+    if folder.endswith(PARTIAL_SUFFIX):
+        others = Others()  # a table's own parts
     try:
         with os.scandir(folder) as entries, closing(sqlite3.connect("")) as names:  # "": a temporary file of its own
             names.execute("CREATE TABLE names (is_folder, path)")
-            found = ((_is_folder(entry), os.fsencode(entry.path)) for entry in entries)
+            found = ((_is_folder(entry, others), os.fsencode(entry.path)) for entry in entries)
             names.executemany("INSERT INTO names VALUES (?, ?)", (row for row in found if row[0] is not None))
             for is_folder, path in names.execute("SELECT * FROM names ORDER BY is_folder, path"):
                 yield os.fsdecode(path), bool(is_folder)
@@ -218,8 +259,10 @@ def _listed(folder: str) -> Iterator[tuple[str, bool]]:
         raise ScanlineError(f"can't sort the names in {folder} on disk: {error}; is TMPDIR writable?") from None
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool | None:
+def _is_folder(entry: os.DirEntry[str], others: Others) -> bool | None:
     if entry.is_dir(follow_symlinks=False):
         return True
-    # a link that leads nowhere, or to itself, and a pipe are rows with their errors
-    return False if is_image(entry.name) else None
+    if is_image(entry.name):  # a link that leads nowhere, or to itself, and a pipe are rows with their errors
+        return False
+    others.number += not entry.name.startswith(".")  # hidden ones, nobody expects to be read
+    return None

@@ -139,6 +139,25 @@ def test_labels_give_accuracy_and_a_confusion_matrix(tmp_path: Path) -> None:
     assert rows[-1]["path"] == str(tmp_path / "gone.png")
 
 
+def test_manifests_that_a_pattern_matches_have_labels(tmp_path: Path) -> None:
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for number, file in enumerate(samples.files()[:2]):
+        (lists / f"{number}.csv").write_text(f"path,label\n{file},{samples.label(file)}\n")
+    (lists / "notes.txt").touch()
+    result = command(lists / "*.csv", lists / "*", "--output", tmp_path / "out.csv")
+    assert result.returncode == 0, result.stderr
+    assert "labelled files: 2 of 2 right, 100.00%" in result.stdout
+    assert "passed over: 3 files of other kinds\n" in result.stdout
+    assert [row["label"] for row in table(tmp_path / "out.csv")] == [
+        str(samples.label(file)) for file in samples.files()[:2]
+    ]
+    (tmp_path / "out.csv").rename(lists / "out.csv")
+    result = command(lists / "*.csv", "--output", lists / "out.csv")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"--output {lists}/out.csv is what is to be read; name another file" in result.stderr
+
+
 def test_labels_of_files_that_cannot_be_read_draw_no_matrix(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("path,label\ngone.png,3\nlost.png,4\nfree.png,\n")
     result = command(tmp_path / "m.csv", "--output", tmp_path / "out.csv")

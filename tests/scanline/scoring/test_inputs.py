@@ -14,7 +14,7 @@ import pytest
 
 from scanline.errors import ScanlineError, UsageError
 from scanline.scoring.entry import Entry
-from scanline.scoring.inputs import count, find
+from scanline.scoring.inputs import Others, count, find
 from tests.scanline.scoring.entries import PNG, names
 
 
@@ -52,6 +52,40 @@ def test_patterns_match_image_files_and_archives(tmp_path: Path) -> None:
     assert names(tmp_path, tmp_path / "b/[4].png") == ["b/[4].png"]  # a file's own name comes first
     with pytest.raises(UsageError, match=r"there is no file or folder '.*none'"):
         list(find([str(tmp_path / "none")]))
+
+
+def test_what_a_pattern_matches_is_read_as_if_it_were_named(tmp_path: Path) -> None:
+    files(tmp_path, "box-1/b/2.png", "box-1/1.png", "box-1/note.txt", "box-2.png", "box-2.txt", "box-3/.a/3.png")
+    (tmp_path / "box-4.csv").write_text("path,label\n4.png,4\n")
+    (tmp_path / "box-5.csv").mkdir()
+    files(tmp_path, "box-5.csv/5.png")
+    boxes = ["box-1/1.png", "box-1/b/2.png", "box-2.png", "box-3/.a/3.png", "box-5.csv/5.png"]
+    assert names(tmp_path, tmp_path / "box-*") == boxes
+    assert list(find([str(tmp_path / "box-*.csv")])) == [
+        Entry(f"{tmp_path}/4.png", label=4),
+        Entry(f"{tmp_path}/box-5.csv/5.png"),
+    ]
+    assert list(find([str(tmp_path / "**/*.csv")])) == [Entry(f"{tmp_path}/4.png", label=4)]
+
+
+def test_files_that_are_passed_over_are_counted(tmp_path: Path) -> None:
+    files(
+        tmp_path,
+        "a/1.png",
+        "a/1.txt",
+        "a/b/2.jfif",
+        "a/b/2.gif",
+        "a/b/.DS_Store",
+        "a/m.csv",
+        "3.jpe",
+        "3.doc",
+        "o.csv.partial/lock",
+    )
+    others = Others()
+    assert len(list(find([str(tmp_path)], others))) == 3
+    assert others.number == 4
+    assert len(list(find([str(tmp_path / "*")], others))) == 3
+    assert others.number == 8
 
 
 def test_two_stars_follow_no_link_to_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
