@@ -22,7 +22,7 @@ from scanline.errors import InputError, ScanlineError, UsageError
 from scanline.scoring import formats
 from scanline.scoring.engine import Engine, open_reader
 from scanline.scoring.inputs import Others, count, find, manifests
-from scanline.scoring.journal import Kind, journal, partial_folder
+from scanline.scoring.journal import Kind, journal, partial_folder, place
 from scanline.scoring.rows import Columns
 from scanline.scoring.score import score
 from scanline.scoring.tally import Tally, accuracy
@@ -85,7 +85,7 @@ def run(settings: Settings) -> int:
     labels, others = any(manifests(settings.paths)), Others()
     columns = Columns(labels=labels, probabilities=settings.probabilities)
     try:
-        with _engine(settings) as reader:  # it gets ready while the files are counted
+        with place(settings.output, columns), _engine(settings) as reader:  # it gets ready while the files are counted
             total = count(settings.paths)
             if total == 0:
                 named = ", ".join(settings.paths)

@@ -186,20 +186,18 @@ def partial_folder(output: Path) -> Path:
 
 
 @contextmanager
-def journal(output: Path, kind: Kind, *, resume: bool) -> Iterator[Journal]:
-    """Open the journal of a table. What was committed stays when the block ends with an error, for `resume`.
+def place(output: Path, columns: Columns) -> Iterator[None]:
+    """Hold the place of a table, for `journal`; rows that an earlier run kept there stay as they are.
 
     Args:
-        output: the table; an old one is replaced when the new one is complete.
-        kind: what the run does.
-        resume: whether to go on after the rows that an earlier run kept; where there are none it starts anew.
+        output: the table.
+        columns: its columns.
 
     Raises:
-        UsageError: nothing can be written there, another run is writing it, or the earlier run was of another kind or
-            its state is damaged.
-        ScanlineError: the disk is full or gone.
+        UsageError: nothing can be written there, or another run is writing it.
+        MissingExtraError: what writes such a table is not installed.
     """
-    format_of(output, kind.columns.names())
+    format_of(output, columns.names())
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder; expected a file")
     folder = partial_folder(output)
@@ -213,15 +211,32 @@ def journal(output: Path, kind: Kind, *, resume: bool) -> Iterator[Journal]:
         raise UsageError(f"can't write --output {output}: {error.strerror}") from None
     with ExitStack() as end, held(lock, output):
         end.callback(_remove_empty, folder)  # when the lock is closed; a folder with rows stays
-        kept = Journal(output, kind, _state(folder, kind, resume=resume))
         try:
-            yield kept
-        except ScanlineError:
-            kept.commit()
-            raise
+            yield
         finally:
-            if not kept.state.rows:
+            if not (folder / STATE).exists():  # no row is kept
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def journal(output: Path, kind: Kind, *, resume: bool) -> Iterator[Journal]:
+    """Open the journal of a table. What was committed stays when the block ends with an error, for `resume`.
+
+    Args:
+        output: the table, whose `place` is held; an old one is replaced when the new one is complete.
+        kind: what the run does.
+        resume: whether to go on after the rows that an earlier run kept; where there are none it starts anew.
+
+    Raises:
+        UsageError: the earlier run was of another kind, or its state is damaged.
+        ScanlineError: the disk is full or gone.
+    """
+    kept = Journal(output, kind, _state(partial_folder(output), kind, resume=resume))
+    try:
+        yield kept
+    except ScanlineError:
+        kept.commit()
+        raise
 
 
 def _remove(folder: Path) -> None:

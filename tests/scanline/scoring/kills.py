@@ -20,7 +20,7 @@ from scanline.prediction import Prediction
 from scanline.scoring import journal as journal_module
 from scanline.scoring.engine import Batch
 from scanline.scoring.entry import Entry
-from scanline.scoring.journal import Kind, journal
+from scanline.scoring.journal import Kind, journal, place
 from scanline.scoring.rows import Columns
 from scanline.scoring.score import score
 
@@ -40,7 +40,8 @@ class Fake:
 
 def make(output: Path) -> None:
     entries = (Entry(f"{number}.png", label=number // 10 % 10) for number in range(FILES))
-    with journal(output, Kind("fake", None, Columns(labels=True)), resume=True) as kept:
+    columns = Columns(labels=True)
+    with place(output, columns), journal(output, Kind("fake", None, columns), resume=True) as kept:
         tally = score(entries, Fake(), kept, int)
     assert sum(tally.statuses.values()) == FILES
     assert sum(map(sum, tally.confusion)) == FILES

@@ -215,6 +215,7 @@ def test_a_list_archives_and_idx_files_in_one_run(tmp_path: Path) -> None:
             "error: can't write --output {scans}/notes.txt/o.csv: {scans}/notes.txt is a file; expected a folder\n",
         ),
         (["{scans}", "--output", "{scans}/notes.txt/sub/o.csv"], 2, ": {scans}/notes.txt is a file; expected a folder"),
+        (["{out}/none", "--output", "{out}/none/o.csv"], 2, "can't write --output {out}/none/o.csv: No such file"),
         (["{scans}"], 2, "--output is missing"),
         (["{out}/none", "--output", "{out}/o.csv"], 2, "there is no file or folder '{out}/none'"),
         (["{scans}/*.gif", "--output", "{out}/o.csv"], 1, "there is nothing to read in {scans}/*.gif"),
@@ -247,6 +248,7 @@ def test_a_list_archives_and_idx_files_in_one_run(tmp_path: Path) -> None:
         "no such folder",
         "a file for a folder",
         "a file on the way",
+        "no such folder, said before what is to be read is looked at",
         "no output",
         "no such input",
         "no match",
@@ -270,6 +272,15 @@ def test_wrong_use_is_said_and_writes_nothing(
     assert words.format(scans=scans, out=tmp_path) in result.stderr
     assert result.returncode == code, result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["scans"]
+
+
+def test_what_is_wrong_with_the_arguments_costs_no_row_that_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "out.csv.partial"
+    folder.mkdir()
+    (folder / "state.json").write_text("{}")
+    result = command(tmp_path / "none", "--output", tmp_path / "out.csv")
+    assert result.returncode == 2
+    assert (folder / "state.json").read_text() == "{}"
 
 
 def test_all_read_is_exit_code_0(scans: Path, tmp_path: Path) -> None:

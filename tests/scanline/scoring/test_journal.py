@@ -19,7 +19,7 @@ from scanline.prediction import Prediction
 from scanline.scoring import journal as module
 from scanline.scoring.engine import BATCH_FILES, Batch
 from scanline.scoring.entry import Entry
-from scanline.scoring.journal import Kind, journal
+from scanline.scoring.journal import Kind, journal, place
 from scanline.scoring.rows import Columns
 from scanline.scoring.score import score
 from tests.scanline.scoring.kills import Fake
@@ -32,7 +32,7 @@ def entries(number: int) -> Iterator[Entry]:
 
 
 def run(output: Path, found: Iterator[Entry], engine: Fake, *, kind: Kind = KIND, resume: bool = True) -> None:
-    with journal(output, kind, resume=resume) as kept:
+    with place(output, kind.columns), journal(output, kind, resume=resume) as kept:
         score(found, engine, kept, int)
 
 
@@ -129,7 +129,7 @@ def test_a_damaged_state_is_not_gone_on_with(tmp_path: Path, content: bytes) -> 
 
 def test_two_runs_do_not_write_one_table(tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
-    with journal(output, KIND, resume=False), pytest.raises(UsageError, match=r"another run is writing .*out\.csv"):
+    with place(output, KIND.columns), pytest.raises(UsageError, match=r"another run is writing .*out\.csv"):
         run(output, entries(1), Fake())
 
 
@@ -182,8 +182,9 @@ def test_a_folder_is_no_output(tmp_path: Path) -> None:
 
 
 def test_parts_are_bounded_in_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "out.csv"
     monkeypatch.setattr(module, "PART_ROWS", 2 * BATCH_FILES)
-    with journal(tmp_path / "out.csv", KIND, resume=False) as kept:
+    with place(output, KIND.columns), journal(output, KIND, resume=False) as kept:
         for number, (batch, predictions) in enumerate(Fake().run(_batches(5))):
             kept.add(batch, predictions)
             assert kept.state.rows == (number + 1) // 2 * 2 * BATCH_FILES

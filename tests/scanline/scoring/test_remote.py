@@ -16,7 +16,7 @@ from scanline.images import Image
 from scanline.prediction import Prediction
 from scanline.scoring.engine import BATCH_FILES, batched
 from scanline.scoring.entry import Entry
-from scanline.scoring.journal import Kind, journal
+from scanline.scoring.journal import Kind, journal, place
 from scanline.scoring.remote import Remote
 from scanline.scoring.rows import Columns
 from scanline.scoring.score import score
@@ -46,7 +46,7 @@ def start() -> Iterator[Callable[..., BesetServer]]:
 
 
 def rows(engine: Remote, output: Path, found: Iterable[Entry], advance: Callable[[int], object]) -> list[str]:
-    with journal(output, Kind(engine.version, None, Columns()), resume=False) as kept:
+    with place(output, Columns()), journal(output, Kind(engine.version, None, Columns()), resume=False) as kept:
         score(iter(found), engine, kept, advance)
     return output.read_text().splitlines()
 
