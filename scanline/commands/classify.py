@@ -17,10 +17,11 @@ from rich.text import Text
 
 from scanline.commands.engine import EngineSettings, engine
 from scanline.console import out, visible
-from scanline.images import pages
+from scanline.images import Image, pages
 from scanline.prediction import Prediction, printable
 from scanline.settings import POSITIONAL
 
+STANDARD_INPUT: Final = "-"
 STYLES: Final = {"ok": "green", "rejected": "yellow", "error": "red"}
 
 
@@ -29,7 +30,9 @@ class Settings(EngineSettings):
 
     model_config = SettingsConfigDict(env_prefix="SCANLINE_CLASSIFY_")
 
-    files: tuple[Path, ...] = Field(description="image files", json_schema_extra={POSITIONAL: True})
+    files: tuple[Path, ...] = Field(
+        description="image files, and - for one on standard input", json_schema_extra={POSITIONAL: True}
+    )
     json_: bool = Field(
         default=False,
         validation_alias="SCANLINE_CLASSIFY_JSON",
@@ -40,7 +43,7 @@ class Settings(EngineSettings):
 def run(settings: Settings) -> int:
     """Print an answer for each file; 1 if one of them could not be read."""
     with engine(settings) as reader:
-        images = [page for file in settings.files for page in pages(file)]
+        images = [image for file in settings.files for image in _images(file)]
         given = reader.classify([image for _, image in images], probabilities=settings.json_)
     names = [name for name, _ in images]
     predictions = [_explained(name, prediction) for name, prediction in zip(names, given, strict=True)]
@@ -50,6 +53,13 @@ def run(settings: Settings) -> int:
     else:
         out.print(_table(names, predictions))
     return int(any(prediction.error is not None for prediction in predictions))
+
+
+def _images(file: Path) -> list[tuple[str, Image]]:
+    """Give each image of a file with its name."""
+    if str(file) == STANDARD_INPUT:
+        return [(STANDARD_INPUT, sys.stdin.buffer)]
+    return [*pages(file)]
 
 
 def _explained(name: str, prediction: Prediction) -> Prediction:

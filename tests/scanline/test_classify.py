@@ -77,6 +77,20 @@ def test_options_may_stand_between_the_files() -> None:
     assert [json.loads(row)["path"] for row in result.stdout.splitlines()] == [first, "--model"]
 
 
+def test_an_image_may_come_on_standard_input() -> None:
+    first, second = samples.files()[:2]
+    line = [sys.executable, "-m", "scanline", "classify", str(first), "-", "--json"]
+    for given in (second.read_bytes(), b""):
+        result = subprocess.run(line, capture_output=True, input=given, check=False)
+        rows = [json.loads(row) for row in result.stdout.splitlines()]
+        assert [row["path"] for row in rows] == [str(first), "-"]
+        if given:
+            assert (result.returncode, rows[1]["digit"]) == (0, samples.label(second))
+        else:
+            error = "the file is empty; expected an image, PNG, JPEG, BMP, TIFF or WebP"
+            assert (result.returncode, rows[1]["error"]) == (1, error)
+
+
 def test_a_rejected_digit_is_shown_as_a_guess(tmp_path: Path) -> None:
     blank = tmp_path / "page.png"
     Image.new("L", (200, 100), 255).save(blank)
