@@ -1,47 +1,17 @@
-"""How much of the machine this process may use.
-
-A container on a large host sees all of its cores and memory, while its cgroup lets it use two of them and half a
-gigabyte; threads made for the others only get in each other's way (onnxruntime_backend#24, onnxruntime#8313), and
-memory taken beyond the limit is the end.
-"""
+"""How much of the machine this process may use, and how it takes and gives back memory."""
 
 from __future__ import annotations
 
 import ctypes
-import os
-from collections.abc import Callable, Iterator
-from math import ceil
-from pathlib import Path
 from typing import Final
 
-CGROUPS: Final = Path("/sys/fs/cgroup")
+from scanline.machine import cores, memory
+
+__all__ = ["cores", "memory", "return_memory", "share_memory_pools"]
+
 M_ARENA_MAX: Final = -8  # malloc.h
 M_MMAP_THRESHOLD: Final = -3
 LARGE_BYTES: Final = 2**18  # more than the 64 images of a usual batch
-MEMBERSHIP: Final = Path("/proc/self/cgroup")
-
-
-def cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Give the number of cores that affinity and the cgroups' quotas leave to this process, at least 1.
-
-    Args:
-        cgroups: where the cgroup file system is mounted: version 2 (`cpu.max`, the kernel's admin-guide/cgroup-v2.rst)
-            or version 1 (`cpu.cfs_quota_us`, its scheduler/sched-bwc.rst).
-        membership: the file that names this process's cgroups.
-    """
-    allowed = len(os.sched_getaffinity(0))
-    return max(1, min([allowed, *(ceil(quota) for quota in _limits("cpu", _quota, cgroups, membership))]))
-
-
-def memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Give the bytes of memory that the machine and the cgroups' limits leave to this process.
-
-    Args:
-        cgroups: as for `cores`: version 2 (`memory.max`) or version 1 (`memory.limit_in_bytes`).
-        membership: the file that names this process's cgroups.
-    """
-    installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(min([installed, *_limits("memory", _memory_limit, cgroups, membership)]))
 
 
 def share_memory_pools() -> None:
@@ -65,42 +35,3 @@ def return_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-
-
-def _limits(controller: str, read: Callable[[Path], float | None], cgroups: Path, membership: Path) -> Iterator[float]:
-    """Give what a controller limits in this process's cgroups and in those that they are in."""
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:  # not Linux's /proc, or hidden
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        mount = cgroups / controllers if controllers else cgroups
-        # Inside a container the path may be the host's, of which nothing is mounted here but the mount's own folder.
-        for folder in (mount / path.lstrip("/"), *(mount / path.lstrip("/")).parents):
-            try:
-                limit = read(folder)
-            except (OSError, ValueError):  # no limit is kept here
-                limit = None
-            if limit is not None:
-                yield limit
-            if folder == mount:
-                break
-
-
-def _quota(folder: Path) -> float | None:
-    """Give a cgroup's quota in cores."""
-    if (folder / "cpu.max").is_file():
-        allowance, period = (folder / "cpu.max").read_text().split()
-    else:
-        allowance, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
-    return None if allowance in {"max", "-1"} else int(allowance) / int(period)
-
-
-def _memory_limit(folder: Path) -> float | None:
-    """Give a cgroup's limit in bytes; version 1 has a very large one where there is none."""
-    second = folder / "memory.max"
-    limit = (second if second.is_file() else folder / "memory.limit_in_bytes").read_text().strip()
-    return None if limit == "max" else int(limit)

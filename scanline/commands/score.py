@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from scanline.commands.engine import EngineSettings, engine
 from scanline.contract import LABELS
 from scanline.decode import FORMATS
 from scanline.errors import InputError, ScanlineError, UsageError
+from scanline.machine import cores
 from scanline.scoring import formats
 from scanline.scoring.engine import Engine, open_reader
 from scanline.scoring.inputs import Others, count, find, manifests
@@ -50,9 +50,7 @@ class Settings(EngineSettings):
     engine: Literal["local", "ray"] = Field(
         "local", description="who reads: processes here, or the Ray cluster that RAY_ADDRESS names"
     )
-    processes: int = Field(
-        default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, description="how many the local engine starts"
-    )
+    processes: int = Field(default_factory=cores, ge=1, description="how many the local engine starts")
 
     @field_validator("output")
     @classmethod

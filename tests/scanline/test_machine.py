@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from serve.machine import cores, memory
+from scanline.machine import cores, memory
 
 ALLOWED = len(os.sched_getaffinity(0))
 INSTALLED = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -84,3 +86,13 @@ def test_affinity_counts() -> None:
         assert cores() == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+def test_score_starts_as_many_processes_as_the_quota_has_cores(tmp_path: Path) -> None:
+    places = [str(place) for place in lay_out(tmp_path, "0::/\n", {"cpu.max": "50000 100000\n"})]
+    code = (
+        "import sys; from pathlib import Path; from scanline import machine; from scanline.cli import main; "
+        "machine.cores.__defaults__ = tuple(map(Path, sys.argv[1:])); main(['score', '--help'])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code, *places], capture_output=True, text=True, check=False).stdout
+    assert "how many the local engine starts (default: 1; " in " ".join(shown.split())
