@@ -95,8 +95,8 @@ class Reader:
     ) -> Generator[Prediction, None, None]:
         """Read the digit in each image, and give the predictions one by one, as they come.
 
-        For any number of images in bounded memory: they are taken as they are wanted, BATCH at once. Arguments, order
-        and errors are those of `classify`.
+        For any number of images in bounded memory: they are taken as they are wanted, BATCH at once, so that the first
+        answer comes when a batch is full or the source ends. Arguments, order and errors are those of `classify`.
         """
         self._open()  # no image is taken in vain
         # a file is decoded as it is drawn, so that a batch holds 28x28 pixels alone

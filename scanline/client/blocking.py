@@ -105,6 +105,10 @@ class Client:
         For any number of images in bounded memory: they are taken as they are wanted and split into calls that the
         server takes, a few of which are on their way at once. One that fails is repeated alone. Arguments, order and
         errors are those of `classify`; closing the generator cancels what is on its way.
+
+        A message goes when it is full, and what has come meanwhile is given when the next one is: of a source that
+        gives its images slowly the answers come a message or two later. Call `classify` for each image where that
+        is too late.
         """
         if self._limits is None:
             self._limits = Limits(self._connection.describe().result().limits)
@@ -113,7 +117,7 @@ class Client:
         try:
             for part in split(items(images), limits):
                 waiting.append(self._send(part, probabilities=probabilities))
-                if len(waiting) >= self._connection.window:
+                while waiting and (len(waiting) >= self._connection.window or _is_done(waiting[0])):
                     yield from self._answers(waiting.popleft(), limits, probabilities=probabilities)
             while waiting:
                 yield from self._answers(waiting.popleft(), limits, probabilities=probabilities)
@@ -149,3 +153,8 @@ class Client:
                 )
             ]
         return predictions_of(response, part, probabilities=probabilities, min_confidence=self._min_confidence)
+
+
+def _is_done(sent: _Sent | Prediction) -> bool:
+    """Tell whether the answer to what was sent can be given without waiting."""
+    return isinstance(sent, Prediction) or sent[1].done()

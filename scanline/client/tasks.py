@@ -85,7 +85,7 @@ class AsyncClient:
         try:
             while (part := await asyncio.to_thread(next, parts, None)) is not None:
                 waiting.append(gatherer.send(part, probabilities=probabilities))
-                if len(waiting) > self._connection.window:
+                while waiting and (len(waiting) > self._connection.window or waiting[0].done()):
                     for prediction in await waiting.popleft():
                         yield prediction
             while waiting:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from scanline import Client, ClosedError, InputError, ModelError, Reader, ServiceError, UnreachableError, samples
-from scanline.client.connection import IN_FLIGHT
+from scanline.client.connection import IN_FLIGHT, Connection
 from scanline.client.messages import MAX_BYTES, MAX_IMAGES
 from scanline.contract import IMAGE_BYTES
 from scanline.inference import open_inference_pb2 as oip
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from scanline.v1 import digits_pb2 as pb
 from serve.lifecycle import Server
+from tests.faults.server import until
 from tests.scanline.client.servers import numbered, scripted
 from tests.serve.conftest import serving
 
@@ -180,17 +182,20 @@ def test_a_stream_gives_answers_as_they_come_and_takes_images_as_it_needs_them(
 
 
 def test_no_more_messages_are_on_their_way_than_the_window_lets() -> None:
-    taken = 0
+    taken, full = 0, IN_FLIGHT * 50 + 1  # a message is full once the next image does not fit
 
     def images() -> Iterator[NDArray[np.uint8]]:
         nonlocal taken
         for image in numbered(1000):
             taken += 1
+            if taken == full:
+                scripts.answer.set()  # until then nothing makes room
             yield image
 
-    with scripted() as server, Client(server.address) as client:
+    with scripted() as scripts, Client(scripts.address) as client:
+        scripts.answer.clear()
         next(client.stream(images()))
-    assert taken == IN_FLIGHT * 50 + 1  # a message is full once the next image does not fit
+    assert taken == full
 
 
 def test_an_array_may_be_filled_again_as_soon_as_the_next_is_asked_for(
@@ -279,6 +284,30 @@ def test_a_timeout_has_bounds(timeout: Any) -> None:
 @pytest.mark.parametrize("target", ["a:1", "a:1,b:2", "a:1, b:2", "[::1]:50051", "dns:///digits.example:50051"])
 def test_one_address_or_several(target: str) -> None:
     Client(target).close()
+
+
+def test_answers_come_before_a_slow_source_has_given_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Future[pb.ClassifyResponse]] = []
+    classify = Connection.classify
+
+    def noted(line: Connection, request: pb.ClassifyRequest) -> Future[pb.ClassifyResponse]:
+        calls.append(classify(line, request))
+        return calls[-1]
+
+    def source() -> Iterator[NDArray[np.uint8]]:
+        for number, image in enumerate(numbered(200)):
+            if number == 75:  # the first message is full since 50
+                until(calls[0].done, "the first message is answered")
+            drawn.append(number)
+            yield image
+
+    monkeypatch.setattr(Connection, "classify", noted)
+    drawn: list[int] = []
+    with scripted() as server, Client(server.address) as client:
+        answers = client.stream(source())
+        assert next(answers).digit == 0
+        assert len(drawn) < 110
+        assert [answer.digit for answer in answers] == [number % 10 for number in range(1, 200)]
 
 
 def test_no_server_is_said_in_plain_words() -> None:

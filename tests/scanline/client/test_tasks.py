@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from scanline import AsyncClient, ClosedError, InputError, Prediction, Reader, ServiceError, UnreachableError, samples
 from scanline.client import call
 from scanline.client.connection import IN_FLIGHT
+from scanline.client.gather import Answer, Gatherer
+from scanline.client.messages import Part
 from serve.lifecycle import Server
 from tests.faults.server import until
 from tests.scanline.client.servers import Refusal, numbered, scripted
@@ -63,6 +65,33 @@ def test_every_form_of_image_in_one_call(server: Server, reader: Reader, tmp_pat
             return [answer async for answer in client.stream(images)]
 
     assert same(asyncio.run(ask()), reader.classify(images))
+
+
+def test_answers_come_before_a_slow_source_has_given_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: list[Answer] = []
+    send = Gatherer.send
+
+    def noted(gatherer: Gatherer, part: Part | Prediction, *, probabilities: bool) -> Answer:
+        parts.append(send(gatherer, part, probabilities=probabilities))
+        return parts[-1]
+
+    def source() -> Iterator[NDArray[np.uint8]]:
+        for number, image in enumerate(numbered(200)):
+            if number == 75:  # the first message is full since 50
+                until(parts[0].done, "the first message is answered")
+            drawn.append(number)
+            yield image
+
+    async def ask(address: str) -> int:
+        async with AsyncClient(address) as client:
+            async for _ in client.stream(source()):
+                return len(drawn)
+        raise AssertionError("no answer")
+
+    monkeypatch.setattr(Gatherer, "send", noted)
+    drawn: list[int] = []
+    with scripted() as server:
+        assert asyncio.run(ask(server.address)) < 110
 
 
 def test_a_small_server_gets_small_messages(reader: Reader) -> None:
