@@ -83,7 +83,7 @@ def run(settings: Settings) -> int:
     labels, others = any(manifests(settings.paths)), Others()
     columns = Columns(labels=labels, probabilities=settings.probabilities)
     try:
-        with place(settings.output, columns), _engine(settings) as reader:  # it gets ready while the files are counted
+        with _engine(settings) as reader, place(settings.output, columns):  # it gets ready while the files are counted
             total = count(settings.paths)
             if total == 0:
                 named = ", ".join(settings.paths)
