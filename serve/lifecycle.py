@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from scanline.errors import MissingExtraError, ModelError, StartError
 from scanline.inference.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from scanline.machine import memory
 from scanline.v1.digits_pb2_grpc import add_DigitsServicer_to_server
 from serve import digits, sizing
 from serve.calls import Calls
@@ -23,7 +24,7 @@ from serve.health import Health
 from serve.intake import Deferred
 from serve.interceptor import CallInterceptor
 from serve.listening import probe
-from serve.machine import memory, return_memory
+from serve.machine import return_memory
 from serve.oip import servicer as oip
 from serve.repository import Repository
 from serve.settings import ServeSettings

@@ -1,13 +1,9 @@
-"""How much of the machine this process may use, and how it takes and gives back memory."""
+"""How this process takes and gives back memory. How much there is of it, scanline/machine.py says."""
 
 from __future__ import annotations
 
 import ctypes
 from typing import Final
-
-from scanline.machine import cores, memory
-
-__all__ = ["cores", "memory", "return_memory", "share_memory_pools"]
 
 M_ARENA_MAX: Final = -8  # malloc.h
 M_MMAP_THRESHOLD: Final = -3

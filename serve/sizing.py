@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from scanline.decode import MAX_PIXELS
-from serve.machine import cores, memory
+from scanline.machine import cores, memory
 
 MIB: Final = 2**20
 # The interpreter, the packages, the models and what the allocators keep: 105 to 140 MB were seen.
