@@ -14,6 +14,7 @@ TEMPERATURES: Final = 401  # tried between 0.1 and 10, each 1.2 % above the one 
 # The shares of digits that the reject option may cost: the sum stays under the half per cent that users were promised.
 NOT_A_DIGIT: Final = 0.004
 LOW_CONFIDENCE: Final = 0.0002
+ROUNDING: Final = 1e-5  # by which a score may differ where another library computes it in float32
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ def reject_thresholds(logits: Tensor, temperature: float) -> dict[str, float]:
 
 
 def _passed_by_all_but(share: float, scores: Tensor) -> float:
-    """Give the score, one of float64 [n], below which whole images lie: as many as the share allows."""
+    """Give the score, for those of float64 [n], below which whole images lie: as many as the share allows."""
     # no quantile between two scores: of few images the lowest would always be under it
-    return scores.kthvalue(int(share * len(scores)) + 1).values.item()
+    return scores.kthvalue(int(share * len(scores)) + 1).values.item() - ROUNDING
 
 
 def reliability(logits: Tensor, labels: Tensor, temperature: float) -> list[Bin]:

@@ -265,6 +265,6 @@ def test_a_call_is_forgotten_with_its_answer() -> None:
         gc.disable()  # by its next visit requests of hundreds of megabytes may have been made
         try:
             client.classify(numbered(500))
-            until(lambda: not any(isinstance(thing, call.Call) for thing in gc.get_objects()), "they are gone")
+            until(lambda: not any(type(thing) is call.Call for thing in gc.get_objects()), "they are gone")
         finally:
             gc.enable()
