@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import random
 import threading
 import time
-import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -393,39 +391,3 @@ def test_a_run_that_never_returns_does_not_hold_up_the_end() -> None:
         run.let_go(2)
         assert result.result(PATIENCE)[:, 0].tolist() == [2]
     assert batcher.close()
-
-
-def test_the_rows_of_a_late_request_are_forgotten_with_it() -> None:
-    batcher = Batcher(max_batch_size=4, max_queue_images=10)
-    kept = []
-    gc.disable()  # whose visits could come late, where images wait by the hundred
-    try:
-        for _ in range(5):
-            given = rows(1, 2)
-            kept.append(weakref.ref(given))
-            with pytest.raises(ExpiredError):
-                batcher.result(batcher.submit(lambda batch: batch, given, time.monotonic()))
-            del given
-        assert [rows_of() for rows_of in kept] == [None] * 5
-    finally:
-        gc.enable()
-    batcher.close()
-
-
-@pytest.mark.parametrize(("left", "error"), [(0.001, ExpiredError), (5.0, CancelledError)])
-def test_who_goes_as_the_deadline_passes_is_late(
-    run: HeldRun, pool: ThreadPoolExecutor, left: float, error: type[Exception]
-) -> None:
-    now = 100.0
-    batcher = Batcher(max_batch_size=4, max_queue_images=10, clock=lambda: now)
-    callers = Callers(batcher, run, pool)
-    first = callers.ask(1)
-    run.wait_for_start()
-    waiting = callers.ask(2, deadline=110.0)
-    now = 110.0 - left  # a caller's own clock is a little ahead of what gRPC says
-    waiting.cancel()
-    with pytest.raises(error):
-        waiting.answer()
-    run.let_go()
-    assert first.answer() == [2]
-    batcher.close()
