@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PORTS = (20_000, 32_000)
 
 
 def _engine_is_missing() -> str:
@@ -33,9 +36,17 @@ ON_AN_ENGINE = [
 ]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+def free_port(count: int = 1) -> int:
+    """Give a free port, the first of so many in a row.
+
+    They lie below those that the kernel hands out, which the other tests' servers may get before a container is up.
+    """
+    while True:
+        first = random.randrange(*PORTS)
+        with ExitStack() as probes, suppress(OSError):
+            for port in range(first, first + count):
+                probes.enter_context(socket.create_server(("", port)))
+            return first
 
 
 class Project:

@@ -34,8 +34,9 @@ print("wrong", wrong, flush=True)
 
 @pytest.fixture(scope="module")
 def project(project_of: Projects) -> Project:
-    first = free_port()
-    project = project_of("scale", PORT=f"{first}-{first + REPLICAS + 5}")
+    ports = REPLICAS + 6
+    first = free_port(ports)
+    project = project_of("scale", PORT=f"{first}-{first + ports - 1}")
     project.up()  # as docs/compose.md says: several that fill a new volume at once can fail (moby/moby#43068)
     project.up("--scale", f"serve={REPLICAS}")
     return project
