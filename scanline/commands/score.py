@@ -22,7 +22,7 @@ from scanline.machine import cores
 from scanline.scoring import formats
 from scanline.scoring.engine import Engine, open_reader
 from scanline.scoring.inputs import Others, count, find, manifests
-from scanline.scoring.journal import Kind, journal, partial_folder, place
+from scanline.scoring.journal import Kind, journal, kept_rows, place
 from scanline.scoring.rows import Columns
 from scanline.scoring.score import score
 from scanline.scoring.tally import Tally, accuracy
@@ -96,7 +96,7 @@ def run(settings: Settings) -> int:
                 tally = score(find(settings.paths, others), reader, kept, lambda done: progress.advance(task, done))
                 seconds = time.perf_counter() - started
     except (ScanlineError, KeyboardInterrupt, SystemExit) as error:
-        if not isinstance(error, UsageError) and (folder := partial_folder(settings.output)).exists():
+        if not isinstance(error, UsageError) and (folder := kept_rows(settings.output)) is not None:
             console.err.print(f"the rows so far are in {folder}; the same command with --resume goes on")
         elif not isinstance(error, ScanlineError):
             console.err.print("no row is kept yet")

@@ -40,6 +40,7 @@ from scanline.scoring.tally import Tally
 PART_ROWS: Final = 10_000
 PART_SECONDS: Final = 5.0
 STATE: Final = "state.json"
+LOCK: Final = "lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,12 @@ def partial_folder(output: Path) -> Path:
     return output.with_name(f"{output.name}.partial")
 
 
+def kept_rows(output: Path) -> Path | None:
+    """Give the folder with the rows that a run has kept of an output; None where there are none."""
+    folder = partial_folder(output)
+    return folder if (folder / STATE).exists() else None
+
+
 @contextmanager
 def place(output: Path, columns: Columns) -> Iterator[None]:
     """Hold the place of a table, for `journal`; rows that an earlier run kept there stay as they are.
@@ -201,21 +208,18 @@ def place(output: Path, columns: Columns) -> Iterator[None]:
     if output.is_dir():
         raise UsageError(f"--output {output} is a folder; expected a file")
     folder = partial_folder(output)
-    try:
-        folder.mkdir(exist_ok=True)
-        lock = (folder / "lock").open("w")
-    except NotADirectoryError:
-        file = next(place for place in output.parents if place.exists())
-        raise UsageError(f"can't write --output {output}: {file} is a file; expected a folder") from None
-    except OSError as error:
-        raise UsageError(f"can't write --output {output}: {error.strerror}") from None
-    with ExitStack() as end, held(lock, output):
-        end.callback(_remove_empty, folder)  # when the lock is closed; a folder with rows stays
+    with ExitStack() as end:
+        end.callback(_tidy, folder, output)  # first: an end may come at any moment from here
         try:
-            yield
-        finally:
-            if not (folder / STATE).exists():  # no row is kept
-                shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(exist_ok=True)
+            lock = (folder / LOCK).open("w")
+        except NotADirectoryError:
+            file = next(place for place in output.parents if place.exists())
+            raise UsageError(f"can't write --output {output}: {file} is a file; expected a folder") from None
+        except OSError as error:
+            raise UsageError(f"can't write --output {output}: {error.strerror}") from None
+        end.enter_context(held(lock, output))
+        yield
 
 
 @contextmanager
@@ -248,8 +252,12 @@ def _remove(folder: Path) -> None:
             raise
 
 
-def _remove_empty(folder: Path) -> None:
-    with suppress(OSError):  # which would hide what ended the run
+def _tidy(folder: Path, output: Path) -> None:
+    """Remove a folder without rows, unless another run has it."""
+    with suppress(OSError, UsageError), (folder / LOCK).open("a") as lock, held(lock, output):
+        if not (folder / STATE).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # where the lock, while it was open, stayed under another name
         folder.rmdir()
 
 

@@ -160,3 +160,12 @@ def test_an_end_at_the_start_is_said(tmp_path: Path, number: signal.Signals, cod
     out, err = process.communicate()  # to the end of all that write there
     assert (process.returncode, out, err) == (code, "", words)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_run_has_left_without_rows_is_not_called_rows(tmp_path: Path) -> None:
+    (tmp_path / "out.csv.partial").mkdir()
+    (tmp_path / "out.csv.partial" / "lock").touch()
+    arguments = ("x.png", "--output", tmp_path / "out.csv", "--server", "127.0.0.1:1", "--tls-roots", "none.pem")
+    result = subprocess.run(line(*arguments), env=environment(), capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "error: can't use none.pem for TLS: No such file or directory\n"
