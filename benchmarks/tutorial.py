@@ -1,4 +1,4 @@
-"""The networks without what makes them faster, for the benchmarks to hold it against."""
+"""The network without what makes it faster, for the benchmarks to hold ours against."""
 
 from __future__ import annotations
 

@@ -103,7 +103,10 @@ def parse(settings: type[S], command: str, arguments: Sequence[str]) -> S:
     )
     for name, field in settings.model_fields.items():
         _add(parser, settings, name, field)
-    flags = vars(parser.parse_intermixed_args(arguments))
+    try:
+        flags = vars(parser.parse_args(arguments))
+    except UsageError:  # options between files, perhaps; for those alone, since `-- -x.png` fails this way
+        flags = vars(parser.parse_intermixed_args(arguments))
     try:
         return settings(**flags)
     except ValidationError as error:

@@ -45,7 +45,9 @@ class Asker:
             self._number += 1
             try:
                 # full where the other process does not read: to send would wait without an end
-                if not select.select((), (self._pipe,), (), patience)[1]:
+                room = select.poll()
+                room.register(self._pipe, select.POLLOUT)
+                if not room.poll(patience * 1000):
                     raise NoAnswerError(f"no room to ask {name!r} in {patience:g} s")
                 self._pipe.send((self._number, name, arguments))
                 while self._pipe.poll(max(end - time.monotonic(), 0)):

@@ -233,12 +233,13 @@ class Repository:
                 version = self._usable(number, present.get(number))
                 if version is not None:
                     chosen[version.name] = version
-        self._present = present  # not before: of a version that is being loaded nothing is known yet
         if not chosen:  # better what was served than nothing
+            self._present = present
             return False
         for name in self._served.keys() - chosen.keys():
             log.info("version dropped", version=name)
         before, self._served = self._served, chosen
+        self._present = present  # not before: of a version that is being loaded nothing is known yet
         if not before:
             self.when_changed()
         for version in chosen.values():

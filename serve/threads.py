@@ -56,8 +56,8 @@ class _BoundedPool(ThreadPoolExecutor, grpc.ServerInterceptor):
             return None
         method = handler_call_details.method
         try:
-            if handler.unary_unary is None or method.startswith(OWN_METHODS):  # and not who asks for the health
-                self._calls.check_room(self._under_way.now + 1)
+            asks_for_health = handler.unary_unary is not None and not method.startswith(OWN_METHODS)
+            self._calls.check_room(self._under_way.now + 1 - (PROBES if asks_for_health else 0))
             self._calls.check_token(method, handler_call_details.invocation_metadata)
         except CallError as error:
             objection = error

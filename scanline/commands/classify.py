@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from rich.text import Text
 
 from scanline.commands.engine import EngineSettings, engine
 from scanline.console import out, visible
-from scanline.images import Image, pages
+from scanline.images import Image, Page, pages
 from scanline.prediction import Prediction, printable
 from scanline.settings import POSITIONAL
 
@@ -46,7 +47,7 @@ def run(settings: Settings) -> int:
         images = [image for file in settings.files for image in _images(file)]
         given = reader.classify([image for _, image in images], probabilities=settings.json_)
     names = [name for name, _ in images]
-    predictions = [_explained(name, prediction) for name, prediction in zip(names, given, strict=True)]
+    predictions = [_explained(*image, prediction) for image, prediction in zip(images, given, strict=True)]
     if settings.json_:
         for name, prediction in zip(names, predictions, strict=True):
             sys.stdout.write(json.dumps({"path": printable(name), **prediction.to_dict()}) + "\n")
@@ -62,14 +63,14 @@ def _images(file: Path) -> list[tuple[str, Image]]:
     return [*pages(file)]
 
 
-def _explained(name: str, prediction: Prediction) -> Prediction:
+def _explained(name: str, image: Image, prediction: Prediction) -> Prediction:
     """Give an error as text that JSON can hold, and where `scanline score` would read what is named, with that."""
     if prediction.error is None:
         return prediction
     hint = ""
-    if Path(name).is_dir():
+    if os.path.isdir(name):  # noqa: PTH112 - Path's own raises for a name that is too long, or may not be looked at
         hint = "; `scanline score` reads folders"
-    elif glob.has_magic(name) and not Path(name).exists():
+    elif glob.has_magic(name) and not os.path.lexists(name) and not isinstance(image, Page):
         hint = "; `scanline score` reads patterns"
     return replace(prediction, error=printable(prediction.error + hint))
 

@@ -49,7 +49,8 @@ def machine(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture
 def serving(machine: Machine) -> Machine:
-    """The machine with the service up."""
+    """The machine with the service up, and no settings for its next start."""
+    machine.write("/etc/scanline.env", "")
     machine.run("systemctl", "start", "scanline")
     until(lambda: machine.call(SCANLINE, "health")[0] == 0, "it serves")
     return machine
@@ -119,7 +120,6 @@ def test_stopping_finishes_the_calls_that_are_under_way(serving: Machine, worker
     stop = last_stop(serving)  # each process is told once: what is told twice ends at once
     assert len(stop["draining"]) == workers
     assert min(stop["draining"]) - min(stop["not serving"]) >= timedelta(seconds=DRAIN_DELAY)
-    serving.write("/etc/scanline.env", "")
 
 
 def test_it_is_not_started_again_with_a_setting_that_is_wrong(machine: Machine) -> None:

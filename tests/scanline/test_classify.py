@@ -75,6 +75,15 @@ def test_options_may_stand_between_the_files() -> None:
     assert [json.loads(row)["path"] for row in result.stdout.splitlines()] == [first, second, third]
     result = command(first, "--json", "--", "--model")  # which is a file's name then
     assert [json.loads(row)["path"] for row in result.stdout.splitlines()] == [first, "--model"]
+    result = command("--json", "--", "-odd.png")
+    assert [json.loads(row)["path"] for row in result.stdout.splitlines()] == ["-odd.png"]
+
+
+def test_a_name_that_cannot_be_looked_at_costs_the_others_nothing() -> None:
+    first, long = str(samples.files()[0]), 300 * "a" + ".png"
+    rows = [json.loads(row) for row in command("--json", first, long).stdout.splitlines()]
+    assert [row["path"] for row in rows] == [first, long]
+    assert rows[1]["error"] == f"can't read {long}: File name too long"
 
 
 def test_an_image_may_come_on_standard_input() -> None:

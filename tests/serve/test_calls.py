@@ -224,6 +224,29 @@ def test_health_and_reflection_leave_half_of_the_places_to_others(transport: str
             call.cancel()
 
 
+def test_who_asks_for_the_health_and_sends_nothing_holds_up_no_refusal(transport: str) -> None:
+    over = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        over.wait(PATIENCE)
+        yield from ()
+
+    with serving(transport=transport, max_calls=4) as server, grpc.insecure_channel(server.address) as channel:
+        check: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary("/grpc.health.v1.Health/Check")
+        # as unary calls whose message never comes; one connection takes eight calls
+        checks = [check.future(nothing(), timeout=PATIENCE) for _ in range(7)]
+        until(lambda: any(call.done() for call in checks), "some are refused")
+        try:
+            code = DigitsStub(channel).Classify.with_call(ONE_IMAGE, timeout=PATIENCE)[1].code()
+        except grpc.RpcError as error:
+            code = error.code()
+        # where a call takes a thread before its message is there, strangers can fill the places: that is said at once
+        assert code is (grpc.StatusCode.OK if transport == "loop" else grpc.StatusCode.RESOURCE_EXHAUSTED)
+        over.set()
+        for call in checks:
+            call.cancel()
+
+
 class OverCall:
     """A call that ended just before: no caller can be made to leave at that moment."""
 

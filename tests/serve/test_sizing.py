@@ -90,3 +90,7 @@ def test_several_workers_share_the_memory_and_the_cores(monkeypatch: pytest.Monk
     monkeypatch.setattr(sizing, "memory", lambda: 4 * 512 * MIB)
     monkeypatch.setattr(sizing, "cores", lambda: 4 * 2)
     assert ServeSettings(workers=4) == alone.model_copy(update={"workers": 4})
+
+
+def test_fewer_threads_leave_fewer_streams() -> None:
+    assert ServeSettings(threads=8).max_streams <= 7
