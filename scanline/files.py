@@ -44,10 +44,10 @@ def opened(path: str | os.PathLike[str], buffering: int = -1) -> IO[bytes]:
         OSError: it can't be opened.
         ValueError: there is a null character in the name.
     """
-    mode = os.stat(path).st_mode  # noqa: PTH116 - Path(path).stat() takes 4 us more, of the 90 for a small picture
+    mode = os.stat(path).st_mode  # noqa: PTH116 - the name as it is: Path("x.png/") is x.png, and Path("") the working folder
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # open has words of its own for a folder
         raise InputError("it is a pipe, a socket or a device, not a file")
-    return open(path, "rb", buffering)  # noqa: PTH123 - Path(path).open() takes 4 us more, of the 90 for a small picture
+    return open(path, "rb", buffering)  # noqa: PTH123 - the name as it is, as above
 
 
 def content(file: IO[bytes]) -> bytes:

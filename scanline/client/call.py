@@ -99,7 +99,7 @@ class Call(Generic[Response]):
         """Take a step in a thread of gRPC's or of our own."""
         try:
             step(*arguments)
-        except Exception as error:  # noqa: BLE001 - nobody watches these threads: the caller would wait for ever
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer of a caller that would else wait for ever: nobody watches this thread
             self._fail(error)
 
     def _judge(self, running: Any) -> None:

@@ -99,7 +99,7 @@ class Gatherer:
             for _, answer in shares:
                 answer.add_done_callback(take_back)
             answers = await self._answers(message, call, probabilities=probabilities)
-        except Exception as error:  # noqa: BLE001 - it is the tasks', which would wait for ever
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer of tasks that would else wait for ever: nobody awaits this one
             for _, answer in shares:
                 if not answer.cancelled():
                     answer.set_exception(error)

@@ -105,6 +105,12 @@ def test_a_file_without_end_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(pages(pipe)) == [(str(pipe), pipe)]
 
 
+def test_a_name_is_taken_as_it_is() -> None:
+    of_a_folder, of_nothing = items([f"{FILE}/", ""])
+    assert of_a_folder.error == f"can't read {FILE}/: Not a directory"
+    assert of_nothing.error == "can't read : No such file or directory"
+
+
 def test_a_closed_file_is_an_error_of_its_own() -> None:
     closed = BytesIO(CONTENT)
     closed.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from scanline.contract import IMAGE_BYTES, REQUEST_ID
 from scanline.v1 import digits_pb2 as pb
+from tests.faults.server import until
 
 
 class Refusal(NamedTuple):
@@ -78,6 +79,15 @@ def numbered(count: int) -> NDArray[np.uint8]:
     images = np.zeros((count, 28, 28), np.uint8)
     images[:, 0, 0] = np.arange(count) % 10
     return images
+
+
+def slowly(sent: Sequence[Any], drawn: list[int]) -> Iterator[NDArray[np.uint8]]:
+    """Give 200 numbered images, noting each; the last 125 once the first of the futures sent is done, of 50 images."""
+    for number, image in enumerate(numbered(200)):
+        if number == 75:
+            until(lambda: bool(sent[0].done()), "the first message is answered")
+        drawn.append(number)
+        yield image
 
 
 @contextmanager

@@ -22,8 +22,7 @@ from scanline.inference import open_inference_pb2 as oip
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from scanline.v1 import digits_pb2 as pb
 from serve.lifecycle import Server
-from tests.faults.server import until
-from tests.scanline.client.servers import numbered, scripted
+from tests.scanline.client.servers import numbered, scripted, slowly
 from tests.serve.conftest import serving
 
 
@@ -294,17 +293,10 @@ def test_answers_come_before_a_slow_source_has_given_all(monkeypatch: pytest.Mon
         calls.append(classify(line, request))
         return calls[-1]
 
-    def source() -> Iterator[NDArray[np.uint8]]:
-        for number, image in enumerate(numbered(200)):
-            if number == 75:  # the first message is full since 50
-                until(calls[0].done, "the first message is answered")
-            drawn.append(number)
-            yield image
-
     monkeypatch.setattr(Connection, "classify", noted)
     drawn: list[int] = []
     with scripted() as server, Client(server.address) as client:
-        answers = client.stream(source())
+        answers = client.stream(slowly(calls, drawn))
         assert next(answers).digit == 0
         assert len(drawn) < 110
         assert [answer.digit for answer in answers] == [number % 10 for number in range(1, 200)]

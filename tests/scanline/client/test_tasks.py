@@ -19,7 +19,7 @@ from scanline.client.gather import Answer, Gatherer
 from scanline.client.messages import Part
 from serve.lifecycle import Server
 from tests.faults.server import until
-from tests.scanline.client.servers import Refusal, numbered, scripted
+from tests.scanline.client.servers import Refusal, numbered, scripted, slowly
 from tests.serve.conftest import PATIENCE, serving
 
 NOISE = np.random.default_rng(8).integers(0, 256, (300, 28, 28), dtype=np.uint8)
@@ -75,16 +75,9 @@ def test_answers_come_before_a_slow_source_has_given_all(monkeypatch: pytest.Mon
         parts.append(send(gatherer, part, probabilities=probabilities))
         return parts[-1]
 
-    def source() -> Iterator[NDArray[np.uint8]]:
-        for number, image in enumerate(numbered(200)):
-            if number == 75:  # the first message is full since 50
-                until(parts[0].done, "the first message is answered")
-            drawn.append(number)
-            yield image
-
     async def ask(address: str) -> int:
         async with AsyncClient(address) as client:
-            async for _ in client.stream(source()):
+            async for _ in client.stream(slowly(parts, drawn)):
                 return len(drawn)
         raise AssertionError("no answer")
 
