@@ -7,6 +7,7 @@ eight once they are parsed, it would take 15 times its own size with the room th
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -35,9 +36,10 @@ def too_many(content: bytes, kind: Descriptor) -> bool:
         return False
     left = most(len(content))
     inside: list[tuple[int, int, Descriptor | None]] = [(0, len(content), kind)]
-    try:
-        while inside:
-            at, end, kind_here = inside.pop()
+    while inside:
+        at, end, kind_here = inside.pop()
+        # What is cut short or no message is the parser's to refuse, but only after it has made the parts before.
+        with suppress(IndexError, ValueError):
             while at < end:
                 left -= 1
                 if left < 0:
@@ -56,8 +58,6 @@ def too_many(content: bytes, kind: Descriptor) -> bool:
                     _, at = _varint(content, at)
                 else:
                     at += FIXED.get(wire, 0)
-    except (IndexError, ValueError):  # cut short, or no message: the parser says so
-        return False
     return left < 0
 
 

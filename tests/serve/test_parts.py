@@ -72,6 +72,12 @@ def test_what_is_cut_short_is_left_to_the_parser(cut: int) -> None:
     assert not is_too_much(pb.ClassifyRequest, whole[:-cut])
 
 
+@pytest.mark.parametrize("end", [b"\x80", GROUP + b"\x80", b"\xff" * 11])
+def test_parts_before_an_end_that_is_none_are_counted(end: bytes) -> None:
+    parts = pb.EncodedImages(files=[b""] * SMALL)  # which the parser makes before it sees the end
+    assert is_too_much(pb.ClassifyRequest, pb.ClassifyRequest(files=parts).SerializeToString() + end)
+
+
 @pytest.mark.parametrize("octet", [b"\xff", b"\x80", b"\x00", b"\x07"])
 def test_what_is_no_message_is_left_to_the_parser_or_refused_at_once(octet: bytes) -> None:
     assert is_too_much(pb.ClassifyRequest, octet * 2**20) == (octet < b"\x80")
