@@ -75,6 +75,7 @@ class LoopServer(grpc.Server):
         self._deferred = deferred
         self._work = work
         self._open = Tally()  # the calls of all services
+        self._let_in = Tally()  # those of them that are not refused
         self._others = Tally()  # those of health and reflection among them, for which nobody needs a token
         self._probes = Tally()  # those of them that ask once for the health
         self._handed_over = Tally()  # what the pool has to do, for callers that may have gone
@@ -188,19 +189,16 @@ class LoopServer(grpc.Server):
             return
         self._accept_next()
         call = LoopCall(event)
-        under_way = _enter(self._open, call)
+        self._open.enter()
+        when_over(call, self._open.leave)
         self._asked_for.leave()
         handler = self._handlers.get(call.method)
         if handler is None:
             call.end(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {call.method}")
             return
-        if not call.method.startswith(OWN_METHODS):  # half of the places are our own services'
-            under_way = max(under_way, 2 * _enter(self._others, call) - 1)
-            if handler.unary_unary is not None and _enter(self._probes, call) <= PROBES:
-                under_way = 0
         try:
-            self._calls.check_room(under_way)
             self._calls.check_token(call.method, call.invocation_metadata())
+            self._take_place(call, handler)
         except CallError as error:
             call.end(*self._calls.turn_away(call.method, call, error))
             return
@@ -208,6 +206,25 @@ class LoopServer(grpc.Server):
             self._hand_over(call, _converse, handler)
         else:
             call.when_received(lambda content: self._on_request(call, handler, content))
+
+    def _take_place(self, call: LoopCall, handler: Any) -> None:
+        """Let a call in until it is over, if there is room. Who is refused never has a place, and is in nobody's way.
+
+        Raises:
+            FullError: there is none.
+        """
+        is_own = call.method.startswith(OWN_METHODS)
+        asks_for_health = not is_own and handler.unary_unary is not None
+        places = [self._let_in] + [self._others] * (not is_own) + [self._probes] * asks_for_health
+        with self._lock:
+            if not asks_for_health or self._probes.now >= PROBES:
+                self._calls.check_room(self._let_in.now + 1)
+                if not is_own:  # half of the places are our own services'
+                    self._calls.check_room(2 * self._others.now + 1)
+            for place in places:
+                place.enter()
+        for place in places:
+            when_over(call, place.leave)
 
     def _on_request(self, call: LoopCall, handler: Any, content: bytes | None) -> None:
         if content is None:
@@ -252,13 +269,6 @@ class LoopServer(grpc.Server):
                 call.answer(content)
 
         pending.when_done(finish)
-
-
-def _enter(tally: Tally, call: LoopCall) -> int:
-    """Count a call until it is over; give how many are under way with it."""
-    under_way = tally.enter()
-    when_over(call, tally.leave)
-    return under_way
 
 
 def _answer(call: LoopCall, handler: Any, request: Any) -> None:

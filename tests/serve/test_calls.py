@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ from scanline.v1.digits_pb2_grpc import DigitsStub
 from serve.health import Health
 from serve.lifecycle import Server
 from serve.status import Metadata
-from tests.faults.server import until
+from tests.faults.server import running, until
 from tests.serve.conftest import PATIENCE, HeldModel, ServerProcess, serving
 
 ONE_IMAGE = pb.ClassifyRequest(pixels=bytes(784))
@@ -245,6 +246,31 @@ def test_who_asks_for_the_health_and_sends_nothing_holds_up_no_refusal(transport
         over.set()
         for call in checks:
             call.cancel()
+
+
+def test_who_is_refused_is_in_nobodys_way() -> None:
+    over = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        over.wait(PATIENCE)
+        yield from ()
+
+    with (
+        running("--transport", "loop", "--max-calls", "8") as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        stub = DigitsStub(channel)
+        check: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary("/grpc.health.v1.Health/Check")
+        for _ in range(20):
+            stub.Classify(ONE_IMAGE, timeout=PATIENCE)
+            over.clear()
+            server.process.send_signal(signal.SIGSTOP)  # so that it finds at once what is asked now
+            checks = [check.future(nothing(), timeout=PATIENCE) for _ in range(9)]
+            asked = stub.Classify.future(ONE_IMAGE, timeout=PATIENCE)
+            server.process.send_signal(signal.SIGCONT)
+            assert asked.code() is grpc.StatusCode.OK
+            over.set()
+            assert grpc.StatusCode.RESOURCE_EXHAUSTED in {call.code() for call in checks}
 
 
 class OverCall:

@@ -239,6 +239,10 @@ def test_health_and_reflection_answer(channel: grpc.Channel) -> None:
     for service in ("", SERVICE, oip.SERVICE):
         answer = health.Check(health_pb2.HealthCheckRequest(service=service))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    statuses = health.List(health_pb2.HealthListRequest()).statuses
+    assert {name: statuses[name].status for name in statuses} == dict.fromkeys(
+        ("", SERVICE, oip.SERVICE), health_pb2.HealthCheckResponse.SERVING
+    )
     listing = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(
         iter([reflection_pb2.ServerReflectionRequest(list_services="")])
     )
