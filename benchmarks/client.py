@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks.serving.processes import Running, serving, two_cores
 from benchmarks.serving.protocols import some_images
@@ -154,7 +155,8 @@ def main() -> int:
         console.error(str(error))
         return error.exit_code
     medians = {way: [statistics.median(values) for values in zip(*rows, strict=True)] for way, rows in figures.items()}
-    table = Table("way", "images/s", "ratio", "client CPU\nus/image", "server CPU\nus/image", title="medians")
+    cpu = (Text(f"{who} CPU\nus/image") for who in ("client", "server"))
+    table = Table("way", "images/s", "ratio", *cpu, title="medians")
     for way, (rate, own, other) in medians.items():
         ratio = rate / medians[BASE][0]
         table.add_row(way.__doc__, f"{rate:,.0f}", f"{ratio:.2f}", f"{own:.0f}", f"{other:.0f}")

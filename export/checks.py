@@ -194,7 +194,7 @@ def reference_check(subject: Subject, evidence: Evidence) -> str:
     (logits,) = ReferenceEvaluator(model).run([OUTPUT_NAME], {INPUT_NAME: evidence.rows[:REFERENCE_IMAGES]})
     difference = Difference.between(evidence.expected[:REFERENCE_IMAGES], np.asarray(logits))
     difference.require(FLOAT32_TOLERANCE, "in onnx's reference evaluator")
-    return f"largest difference {difference.largest:.2g} on {REFERENCE_IMAGES} images"
+    return f"largest difference {difference.largest:.2g} on {len(logits)} images"
 
 
 def rows_check(subject: Subject, evidence: Evidence) -> str:

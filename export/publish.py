@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +52,9 @@ def replacing_folder(out: Path) -> Iterator[Path]:
         UsageError: it can't be written, or something that is no export is there, at first or by the end.
     """
     _refuse_foreign(out)
-    given, out = out, out.resolve()
+    given, out = out, Path(os.path.realpath(out))
+    if out.is_symlink():
+        raise UsageError(f"--out {given}: its links lead in a circle")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         place = tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent)

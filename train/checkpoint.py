@@ -128,7 +128,10 @@ def load(run: Path) -> Checkpoint:
         if not (run / name).is_file():
             raise ModelError(f"{run} is not finished, {name} is missing: go on with `{resume_command(run, config)}`")
     figures = _read(run / FIGURES, Figures)
-    model = DigitLSTM(config.architecture)
+    try:
+        model = DigitLSTM(config.architecture)
+    except ValueError as error:
+        raise ModelError(f"{run / CONFIG} is damaged: {error}") from None
     try:
         model.load_state_dict(load_file(run / WEIGHTS))
     except (

@@ -228,13 +228,15 @@ def _check_held_out(config: Config) -> None:
             )
     for run in config.teacher:
         other = checkpoint.load_config(Path(run))
-        same, shared = other.dataset_sha256 == config.dataset_sha256, set(other.data) & set(config.data)
-        folders = sorted(spec for spec in shared if spec.startswith(data.FOLDER_PREFIX))
+        same = other.dataset_sha256 == config.dataset_sha256
+        seen = {data.resolved(spec) for spec in other.data}
+        shared = [spec for spec in config.data if data.resolved(spec) in seen]
+        folders = [spec for spec in shared if spec.startswith(data.FOLDER_PREFIX)]
         if folders and not same:  # a file more, and all of a folder is split in another way
             raise UsageError(
                 f"--teacher {run}: it was trained on {folders[0]} too, but its data have another checksum than this "
-                f"run's: it may have seen what is held out or for the test now; train the teacher again on the data as "
-                f"they are now"
+                f"run's: it may have seen what is held out or for the test now; train the teacher again on this run's "
+                f"data as they are now, in the same order"
             )
         if config.calibrated_by is None and other.calibrated_by is not None and (same or shared):
             raise UsageError(

@@ -8,6 +8,7 @@ folder:PATH    one's own, the image files in PATH/0 to PATH/9
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -115,6 +116,12 @@ def absolute(spec: str) -> str:
     """Give a source by a name that means the same in every working folder."""
     path = spec.removeprefix(FOLDER_PREFIX)
     return spec if path == spec else f"{FOLDER_PREFIX}{Path(path).absolute()}"
+
+
+def resolved(spec: str) -> str:
+    """Give a source by the one name that its folder has, whatever links and ``..`` it is named by."""
+    path = spec.removeprefix(FOLDER_PREFIX)
+    return spec if path == spec else f"{FOLDER_PREFIX}{os.path.realpath(path)}"
 
 
 def _checksum(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:

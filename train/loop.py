@@ -67,7 +67,7 @@ def fit(
     training.restore(run)
     objective: nn.Module = Objective(network, recipe, teachers).to(processes.device)
     if processes.count > 1:
-        objective = DistributedDataParallel(objective, broadcast_buffers=False)  # they never change
+        objective = DistributedDataParallel(objective)
 
     # Processes stop after the same step, as in every one each waits for the others.
     agreement = 1 if processes.count == 1 else AGREE_EVERY
@@ -122,9 +122,11 @@ def _report(
     steps = training.step - (int(training.history[-1]["step"]) if training.history else 0)
     loss = training.loss_sum.item() / steps
     training.loss_sum.zero_()
-    if not math.isfinite(loss):
+    # the loss is that of the weights before the last step
+    if not math.isfinite(loss) or not all(weights.isfinite().all() for weights in training.network.parameters()):
+        what = "the loss is" if not math.isfinite(loss) else "the weights are no finite numbers; the loss was"
         raise DivergenceError(
-            f"the loss is {loss} after step {training.step}, so the weights are lost; try again, in another "
+            f"{what} {loss} after step {training.step}, so the weights are lost; try again, in another "
             f"--out, with a lower --learning-rate than {recipe.learning_rate:g}, or look for unusual images in the data"
         )
     line = {"step": training.step, "loss": loss, "seconds": round(training.seconds, 3)}

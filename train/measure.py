@@ -124,7 +124,7 @@ def _wilson(share: float, count: int) -> tuple[float, float]:
     middle = share + NORMAL_95**2 / (2 * count)
     half = NORMAL_95 * math.sqrt(share * (1 - share) / count + (NORMAL_95 / (2 * count)) ** 2)
     scale = 1 + NORMAL_95**2 / count
-    return (middle - half) / scale, (middle + half) / scale
+    return max((middle - half) / scale, 0.0), min((middle + half) / scale, 1.0)  # but for rounding within 0 and 1
 
 
 def _mistakes(logits: Tensor, labels: Tensor, temperature: float) -> list[Mistake]:

@@ -16,8 +16,6 @@ from train.recipe import Recipe
 class Objective(nn.Module):
     """The network and its loss as one module, which is the form that DistributedDataParallel wraps."""
 
-    row_weights: Tensor
-
     def __init__(self, network: DigitLSTM, recipe: Recipe, teachers: Sequence[DigitLSTM] = ()) -> None:
         """Put a loss around a network.
 
@@ -36,7 +34,8 @@ class Objective(nn.Module):
         self.no_digit = recipe.negatives > 0
         early = torch.arange(1, ROWS, dtype=torch.float32).square()
         weights = torch.cat([recipe.early_rows * early / early.sum(), torch.tensor([1 - recipe.early_rows])])
-        self.register_buffer("row_weights", weights, persistent=False)
+        # no buffer, which DistributedDataParallel would send around at every step
+        self.row_weights = weights.to(next(network.parameters()).device)
 
     def forward(self, rows: Tensor, labels: Tensor, step: int = 0) -> Tensor:
         """Give the mean softmax cross-entropy.

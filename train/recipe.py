@@ -63,7 +63,7 @@ class Recipe:
         one_cycle: whether the learning rate rises to the highest and falls to almost 0 (Smith and Topin 2018,
             arXiv:1708.07120).
         weight_decay: that of AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101); at 0 this is Adam.
-        label_smoothing: the share of the target that is spread over all digits.
+        label_smoothing: the share of the target that is spread over all answers, "no digit" among them.
         early_rows: the share of the loss on the answers after rows 1 to 27, which rises with the square of the row;
             the answer after row 28 has the rest.
         average_decay: the network that is kept is a running mean of the trained weights with this decay; at 0 it is

@@ -23,6 +23,7 @@ class Settings(BaseSettings):
     )
     data: tuple[str, ...] = Field(
         ("mnist",),
+        min_length=1,
         description="mnist, uci, or folder:PATH for the image files in PATH/0 to PATH/9; give it again to join several",
     )
     data_dir: Path | None = Field(

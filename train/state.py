@@ -79,7 +79,7 @@ class Training:
             self.history, self.seconds = values["history"], values["seconds"]
         except torch.OutOfMemoryError:  # a RuntimeError, and no damage
             raise
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
             what = str(error).partition("\n")[0]  # what follows is PyTorch's advice to programmers
             raise ModelError(f"{path} is damaged ({what}): start the run again in another folder") from None
 

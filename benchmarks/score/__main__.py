@@ -54,7 +54,7 @@ def _speed(folder: Path, files: int, repeats: int) -> None:
             ],
             f"scanline score, {cores} processes": [*score, "--processes", str(cores)],
             "scanline score --server": [*score, "--server", address],
-            "plain loop": ["-m", "benchmarks.score.plain", str(scans), str(output)],
+            "plain loop, 1 process": ["-m", "benchmarks.score.plain", str(scans), str(output)],
         }
         seconds: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(repeats):

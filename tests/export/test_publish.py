@@ -24,6 +24,13 @@ def write_export(folder: Path, content: bytes) -> None:
     (folder / "validation.html").write_bytes(content)
 
 
+def test_a_circle_of_links_is_refused(tmp_path: Path) -> None:
+    circle = tmp_path / "circle"
+    circle.symlink_to(circle)
+    with pytest.raises(UsageError, match="its links lead in a circle"), replacing_folder(circle):
+        pytest.fail("it was let in")
+
+
 @pytest.fixture
 def earlier(tmp_path: Path) -> Path:
     folder = tmp_path / "artifacts"

@@ -40,6 +40,15 @@ def test_a_run_of_before_the_test_data_had_a_checksum_is_read(run: Path) -> None
     assert checkpoint.load(run).config.test_sha256 == ""
 
 
+@pytest.mark.parametrize("units", [0, -5])
+def test_a_network_that_cannot_be_is_damage(run: Path, units: int) -> None:
+    values = json.loads((run / "config.json").read_text())
+    values["architecture"]["hidden"] = units
+    (run / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ModelError, match=r"config\.json is damaged"):
+        checkpoint.load(run)
+
+
 def test_an_unfinished_run_says_how_it_goes_on(run: Path) -> None:
     (run / "figures.json").unlink()
     checkpoint.save_config(run, replace(checkpoint.load_config(run), processes=2))

@@ -73,8 +73,13 @@ def test_a_teacher_of_a_folder_that_has_grown_since_is_refused(
         assert main([*options, *more, *taught, str(tmp_path / "run")]) == 2
         error = capsys.readouterr().err
         assert f"--teacher {teacher}: it was trained on {spec} too, but its data have another checksum" in error
-        assert "train the teacher again on the data as they are now" in error
+        assert "train the teacher again on this run's data as they are now, in the same order" in error
     assert not (tmp_path / "run").exists()
+
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+    for path in (tmp_path / "teacher" / ".." / "own", tmp_path / "link"):  # other names of the same folder
+        assert main(["train", "--data", f"folder:{path}", "--epochs", "1", *taught, str(tmp_path / "run")]) == 2
+        assert "but its data have another checksum" in capsys.readouterr().err
     assert main([*options, "--teacher", str(finished), "--out", str(tmp_path / "run")]) == 0  # of other data
 
 
@@ -300,6 +305,22 @@ def test_divergence_in_the_last_steps_is_seen(tmp_path: Path, capsys: pytest.Cap
     assert train(tmp_path / "run", "--preset", "seed", "--epochs", "1", "--learning-rate", "1e30") == 1
     assert "after step 13, so the weights are lost" in capsys.readouterr().err
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_divergence_of_the_last_step_of_all_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = own_digits(tmp_path / "own")  # one step an epoch, whose loss is that of the first weights
+    options = ["--data", spec, "--epochs", "1", "--learning-rate", "1e300"]
+    assert main(["train", *options, "--out", str(tmp_path / "run")]) == 1
+    assert "the weights are no finite numbers" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+
+
+def test_no_data_at_all_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCANLINE_TRAIN_DATA", "[]")
+    assert main(["train", "--out", str(tmp_path / "run")]) == 2
+    assert "SCANLINE_TRAIN_DATA" in capsys.readouterr().err
 
 
 def test_too_few_images_for_a_batch_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,6 +101,18 @@ def test_the_interval_is_wilsons(uci: data.Dataset) -> None:
     assert (low, high) == pytest.approx((0.5958, 0.9821), abs=1e-4)  # 9 of 10, from the literature's tables
 
 
+@pytest.mark.parametrize("label", [0, 9])
+def test_the_interval_stays_within_0_and_1(uci: data.Dataset, label: int) -> None:
+    network = DigitLSTM(Architecture(hidden=4))
+    with torch.no_grad():
+        network.head.weight.zero_()
+        network.head.bias.copy_(torch.arange(10.0))  # the answer is always 9
+    for count in range(10, 40):
+        images, labels = torch.tensor(uci.test_images[:count]), torch.full((count,), label)
+        low, high = measure.measure(network, images, labels, 1.0, {}).interval
+        assert 0 <= low < high <= 1
+
+
 def test_a_network_that_looks_ahead_has_no_accuracy_by_row(uci: data.Dataset) -> None:
     network = DigitLSTM(Architecture(hidden=4, bidirectional=True))
     found = measure.measure(network, torch.tensor(uci.test_images[:20]), torch.tensor(uci.test_labels[:20]), 1.0, {})

@@ -261,6 +261,16 @@ def test_a_run_goes_on_with_the_data_that_it_began_with(
     assert f"{folder} holds neither train-images-idx3-ubyte" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [[1], {"network": 5}])
+def test_a_state_of_other_things_is_damage(
+    finished: Path, tmp_path: Path, content: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint.save_config(tmp_path, checkpoint.load_config(finished))
+    torch.save(content, tmp_path / "state.pt")
+    assert main(["train", "--resume", "--out", str(tmp_path)]) == 1
+    assert f"{tmp_path / 'state.pt'} is damaged" in capsys.readouterr().err
+
+
 def test_what_is_no_damage_to_the_state_is_not_called_that(
     finished: Path, tmp_path: Path, spawn: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
