@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from scanline.client.connection import TIMEOUT, Connection
-from scanline.client.messages import Limits, Part, model_of, predictions_of, split
+from scanline.client.messages import Limits, Part, is_about_size, model_of, predictions_of, split
 from scanline.contract import ServedModel
 from scanline.errors import ServiceError
 from scanline.images import Image, items
@@ -139,7 +139,7 @@ class Client:
         try:
             response = call.result()
         except ServiceError as error:
-            if type(error) is not ServiceError:  # a server that is full, say, whose limits tell nothing
+            if not is_about_size(error):
                 raise
             if part.fits(limits):
                 limits.take(self._connection.describe().result().limits)

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TypeAlias
 
 from scanline.client.connection import Connection
-from scanline.client.messages import Limits, Part, predictions_of, split
+from scanline.client.messages import Limits, Part, is_about_size, predictions_of, split
 from scanline.errors import ServiceError
 from scanline.prediction import Prediction
 from scanline.v1 import digits_pb2 as pb
@@ -120,7 +120,7 @@ class Gatherer:
         try:
             response = await asyncio.wrap_future(call)
         except ServiceError as error:
-            if type(error) is not ServiceError:  # a server that is full, say, whose limits tell nothing
+            if not is_about_size(error):
                 raise
             if message.fits(self.limits):
                 self.limits.take((await asyncio.wrap_future(self._connection.describe())).limits)

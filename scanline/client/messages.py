@@ -121,6 +121,14 @@ def split(stream: Iterable[Item], limits: Limits) -> Iterator[Part | Prediction]
         yield part
 
 
+def is_about_size(error: ServiceError) -> bool:
+    """Say whether a call may have been refused for what it holds; of what else is wrong a server's limits tell nothing.
+
+    A server that is full is another class of error.
+    """
+    return type(error) is ServiceError and error.code in {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}
+
+
 def pixels_part(image: NDArray[np.uint8]) -> Part:
     """Give what `split` gives for one array, uint8 [28, 28], in a third of its time.
 

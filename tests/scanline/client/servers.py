@@ -38,6 +38,7 @@ class Scripted:
         times: when each call of Classify came, by time.monotonic().
         images: how many images each of them had.
         sizes: how many bytes.
+        described: how often GetModel was called.
         answer: what a call waits for before it is answered.
         lost: how many predictions are left out of each answer.
     """
@@ -48,12 +49,14 @@ class Scripted:
         self.times: list[float] = []
         self.images: list[int] = []
         self.sizes: list[int] = []
+        self.described = 0
         self.answer = threading.Event()
         self.answer.set()
         self.lost = 0
         self.address = ""
 
     def describe(self, _: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.GetModelResponse:
+        self.described += 1
         refusal = next(self._describing, None)
         if refusal is not None:
             refusal.abort(context)

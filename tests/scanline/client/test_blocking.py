@@ -22,7 +22,7 @@ from scanline.inference import open_inference_pb2 as oip
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from scanline.v1 import digits_pb2 as pb
 from serve.lifecycle import Server
-from tests.scanline.client.servers import numbered, scripted, slowly
+from tests.scanline.client.servers import Refusal, numbered, scripted, slowly
 from tests.serve.conftest import serving
 
 
@@ -332,3 +332,11 @@ def test_the_client_knows_the_server_s_model(client: Client, reader: Reader) -> 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such model"):
         Reader(tmp_path / "none.onnx")
+
+
+def test_a_refusal_that_is_not_about_size_asks_for_no_limits() -> None:
+    with scripted([Refusal(grpc.StatusCode.INTERNAL)] * 3) as server, Client(server.address) as client:
+        for _ in range(3):
+            with pytest.raises(ServiceError, match="as the script says"):
+                client.classify(numbered(1))
+        assert server.described == 1

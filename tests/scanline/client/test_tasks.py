@@ -235,3 +235,15 @@ def test_the_client_knows_the_server_s_model(server: Server, reader: Reader) -> 
             return (await client.model()).card.name
 
     assert asyncio.run(ask()) == reader.model().card.name
+
+
+def test_a_refusal_that_is_not_about_size_asks_for_no_limits() -> None:
+    async def ask(address: str) -> None:
+        async with AsyncClient(address) as client:
+            for _ in range(3):
+                with pytest.raises(ServiceError, match="as the script says"):
+                    await client.classify(numbered(1))
+
+    with scripted([Refusal(grpc.StatusCode.INTERNAL)] * 3) as server:
+        asyncio.run(ask(server.address))
+        assert server.described == 1
