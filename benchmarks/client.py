@@ -22,7 +22,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from benchmarks.serving.processes import Running, serving, two_cores
@@ -155,7 +155,7 @@ def main() -> int:
         console.error(str(error))
         return error.exit_code
     medians = {way: [statistics.median(values) for values in zip(*rows, strict=True)] for way, rows in figures.items()}
-    cpu = (Text(f"{who} CPU\nus/image") for who in ("client", "server"))
+    cpu = [Column(Text(f"{who} CPU\nus/image")) for who in ("client", "server")]
     table = Table("way", "images/s", "ratio", *cpu, title="medians")
     for way, (rate, own, other) in medians.items():
         ratio = rate / medians[BASE][0]

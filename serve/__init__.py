@@ -1,7 +1,6 @@
 """Answers over gRPC with a model file, on a CPU.
 
 settings.py     every option, declared once
-machine.py      how this process takes and gives back memory
 sizing.py       the limits that follow from it
 errors.py       what the core refuses
 batcher.py      gathers what callers ask at the same time; knows a callable and a clock, nothing of models
@@ -13,8 +12,7 @@ digits.py       the RPCs of scanline.v1: messages to arrays and back
 oip/            the Open Inference Protocol: the same core in its messages
 intake.py       how calls come to the core that do not come whole: in two halves, as streams
 parts.py        what a message may be made of, before it is parsed
-status.py       the one place where errors become gRPC status codes
-calls.py        what happens around every call: request id, count, log line
+calls.py        what happens around every call: request id, count, status of its error, log line
 interceptor.py  puts that around the handlers
 credentials.py  TLS and tokens, read again when their files change
 threads.py      the plain transport: grpc.server
@@ -22,7 +20,7 @@ loop.py         the fast transport: the gRPC core's events
 loop_call.py    a call as the fast transport sees it
 tracing.py      OpenTelemetry, an extra
 metrics.py      the port for operators: Prometheus, health
-listening.py    why an address can't be listened on
+listening.py    how an address is taken, or why it can't be
 pipes.py        how the processes of one server ask each other
 worker.py       one of several processes on one port
 supervisor.py   what keeps them, and counts and tells them as one

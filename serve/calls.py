@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import grpc
 import structlog
@@ -15,9 +15,21 @@ import structlog
 from scanline.contract import REQUEST_ID
 from scanline.inference import open_inference_pb2
 from scanline.v1 import digits_pb2
-from serve import status
-from serve.core import Caller, when_over
-from serve.errors import CallError, CancelledError, ExpiredError, FullError, StoppingError
+from serve.core import Caller, Metadata, when_over
+from serve.errors import (
+    BadRequestError,
+    CallError,
+    CancelledError,
+    DisallowedError,
+    ExpiredError,
+    FullError,
+    NoAnswerError,
+    NotAvailableError,
+    NotFoundError,
+    NotReadyError,
+    StoppingError,
+    UnauthenticatedError,
+)
 
 RETRY_AFTER: Final = 0.05  # seconds that a caller is told to stay away when too many calls are under way
 # So many that ask for the server's health are let in however many calls there are: who is busy must not seem dead.
@@ -25,13 +37,22 @@ PROBES: Final = 2
 OWN_METHODS: Final = tuple(f"/{own.DESCRIPTOR.package}." for own in (digits_pb2, open_inference_pb2))
 _ACCEPTABLE_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
+# What gRPC's own guide says (https://grpc.io/docs/guides/status-codes/); what is not here is INTERNAL.
+CODES: Final[dict[type[Exception], grpc.StatusCode]] = {
+    BadRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    DisallowedError: grpc.StatusCode.PERMISSION_DENIED,
+    NotFoundError: grpc.StatusCode.NOT_FOUND,
+    NotReadyError: grpc.StatusCode.UNAVAILABLE,
+    NotAvailableError: grpc.StatusCode.FAILED_PRECONDITION,
+    NoAnswerError: grpc.StatusCode.UNAVAILABLE,
+    FullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ExpiredError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    CancelledError: grpc.StatusCode.CANCELLED,
+    StoppingError: grpc.StatusCode.UNAVAILABLE,
+}
+
 log = structlog.get_logger("scanline.call")
-
-
-class Context(Caller, Protocol):
-    """The part of grpc.ServicerContext that our handlers use."""
-
-    def set_trailing_metadata(self, trailing_metadata: status.Metadata, /) -> None: ...
 
 
 class Tally:
@@ -77,7 +98,7 @@ class Calls:
     """
 
     def __init__(
-        self, max_calls: int, check: Callable[[status.Metadata], None] | None, count_failure: Callable[[str], None]
+        self, max_calls: int, check: Callable[[Metadata], None] | None, count_failure: Callable[[str], None]
     ) -> None:
         """Begin with none.
 
@@ -92,7 +113,7 @@ class Calls:
         self.under_way = Tally()
         self.refusing = False
 
-    def begin(self, method: str, context: Context) -> Call:
+    def begin(self, method: str, context: Caller) -> Call:
         """Count a call that has come, until its answer is out or its caller is gone."""
         self.under_way.enter()
         when_over(context, self.under_way.leave)
@@ -107,7 +128,7 @@ class Calls:
         if under_way > self.max_calls:
             raise FullError(f"{self.max_calls} calls are under way, the most that may be", RETRY_AFTER)
 
-    def check_token(self, method: str, metadata: status.Metadata) -> None:
+    def check_token(self, method: str, metadata: Metadata) -> None:
         """Check who calls, by what comes before the message: no stranger's message is waited for, read or kept.
 
         Raises:
@@ -116,7 +137,7 @@ class Calls:
         if self._check is not None and method.startswith(OWN_METHODS):
             self._check(metadata)
 
-    def turn_away(self, method: str, context: Context, error: CallError) -> tuple[grpc.StatusCode, str]:
+    def turn_away(self, method: str, context: Caller, error: CallError) -> tuple[grpc.StatusCode, str]:
         """Refuse a call before it begins, or one of a library's service; give what to answer it with."""
         return self.begin(method, context).fail(error)
 
@@ -126,7 +147,7 @@ class Call:
 
     __slots__ = ("_calls", "_context", "_method", "_request_id", "_started")
 
-    def __init__(self, calls: Calls, method: str, context: Context) -> None:
+    def __init__(self, calls: Calls, method: str, context: Caller) -> None:
         """Give it the id that its caller sent, or one of our own, and have that sent back in the trailing metadata."""
         self._calls = calls
         self._method = method
@@ -150,9 +171,13 @@ class Call:
 
     def fail(self, error: Exception) -> tuple[grpc.StatusCode, str]:
         """Log why it fails; give the status code and the message with which to answer."""
-        code, message, metadata = status.of(error, self._request_id)
+        code, message = CODES.get(type(error), grpc.StatusCode.INTERNAL), str(error)
+        if code is grpc.StatusCode.INTERNAL:
+            message = f"internal error; the server's log has it under request id {self._request_id}"
         self._calls.count_failure(code.name)
-        self._context.set_trailing_metadata(((REQUEST_ID, self._request_id), *metadata))
+        if isinstance(error, FullError):  # the pushback that gRPC's retry policy honours (gRFC A6)
+            pushback = ("grpc-retry-pushback-ms", str(round(error.retry_after * 1000)))
+            self._context.set_trailing_metadata(((REQUEST_ID, self._request_id), pushback))
         fields = {"method": self._method, "request_id": self._request_id, "code": code.name, "ms": self._milliseconds()}
         if isinstance(error, (CancelledError, ExpiredError)) or not self._context.is_active():
             log.info("dropped", **fields, message=message)  # nobody is there to read the answer
@@ -166,7 +191,7 @@ class Call:
         return round((time.perf_counter() - self._started) * 1000, 3)
 
 
-def _request_id(context: Context) -> str:
+def _request_id(context: Caller) -> str:
     for key, value in context.invocation_metadata():
         if key == REQUEST_ID and isinstance(value, str) and _ACCEPTABLE_ID.fullmatch(value):
             return value

@@ -30,6 +30,7 @@ from serve.statistics import FILES_MODEL, ROWS_MODEL, Statistics, Times
 if TYPE_CHECKING:
     from serve.tracing import RequestTrace, Tracer
 
+Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]  # names and values
 # A call's images: in the network's form, or the bytes of files.
 Given: TypeAlias = NDArray[Any] | Sequence[bytes]
 
@@ -37,7 +38,7 @@ NO_DEADLINE: Final = 366 * 24 * 3600.0  # seconds: a transport may say hundreds 
 
 
 class Caller(Protocol):
-    """Who waits for an answer, as a transport knows it."""
+    """Who waits for an answer: the part of grpc.ServicerContext that we use, which each transport has."""
 
     def time_remaining(self) -> float:
         """Give the seconds that are left until its deadline."""
@@ -48,8 +49,11 @@ class Caller(Protocol):
     def add_callback(self, callback: Callable[[], None], /) -> bool:
         """Call a function when it waits no longer; do nothing but say False where that is so already."""
 
-    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        """Give what it sent along, names and values."""
+    def invocation_metadata(self) -> Metadata:
+        """Give what it sent along."""
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata, /) -> None:
+        """Have something sent back after the answer."""
 
 
 def when_over(caller: Caller, act: Callable[[], None]) -> None:
@@ -265,7 +269,8 @@ class DigitService:
         except CallError as error:
             pending.count_failure(error)
             raise
-        when_over(caller, pending.cancel)
+        if over is None:  # or else serve/intake.py does it, for the last of a stream
+            when_over(caller, pending.cancel)
         return pending
 
     def read_rows(self, rows: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:

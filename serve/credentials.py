@@ -16,10 +16,10 @@ import grpc
 import structlog
 
 from scanline.errors import StartError
+from serve.core import Metadata
 from serve.errors import UnauthenticatedError
 from serve.folder import Stamp, stamp_of
 from serve.statistics import Statistics, What
-from serve.status import Metadata
 
 AUTHORIZATION: Final = "authorization"
 SCHEME: Final = "Bearer "

@@ -13,8 +13,7 @@ from scanline.contract import COLUMNS, IMAGE_BYTES, METADATA_PREFIX, ROWS
 from scanline.prediction import RejectReason
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsServicer
-from serve.calls import Context
-from serve.core import DigitService, Given, Pending
+from serve.core import Caller, DigitService, Given, Pending
 from serve.errors import BadRequestError, CallError
 from serve.intake import Deferred, submitted
 from serve.settings import ServeSettings
@@ -31,7 +30,7 @@ class Digits(DigitsServicer):
         self._service = service
         self._settings = settings
 
-    def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
+    def Classify(self, request: pb.ClassifyRequest, context: Caller) -> pb.ClassifyResponse:
         """Classify a batch."""
         return self._respond(request, self._submit(request, context))
 
@@ -41,7 +40,7 @@ class Digits(DigitsServicer):
         return {f"/{SERVICE}/Classify": classify}
 
     def ClassifyStream(
-        self, request_iterator: Iterator[pb.ClassifyRequest], context: Context
+        self, request_iterator: Iterator[pb.ClassifyRequest], context: Caller
     ) -> Iterator[pb.ClassifyResponse]:
         """Classify batches in order, reading ahead while the model runs."""
         for request, pending in submitted(request_iterator, context, self._submit):
@@ -50,7 +49,7 @@ class Digits(DigitsServicer):
             yield self._respond(request, pending)
 
     def ClassifyRows(
-        self, request_iterator: Iterator[pb.ClassifyRowsRequest], context: Context
+        self, request_iterator: Iterator[pb.ClassifyRowsRequest], context: Caller
     ) -> Iterator[pb.ClassifyRowsResponse]:
         """Read one image as its rows arrive."""
 
@@ -69,7 +68,7 @@ class Digits(DigitsServicer):
                 rows_seen=seen, digit=shares.index(confidence), confidence=confidence, probabilities=shares
             )
 
-    def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+    def GetModel(self, request: pb.GetModelRequest, context: Caller) -> pb.GetModelResponse:
         """Describe the model that answers, and the server's limits."""
         version = self._service.repository.get(request.model_version)
         card = version.card.to_metadata()
@@ -80,7 +79,7 @@ class Digits(DigitsServicer):
             file=version.model.version,
         )
 
-    def _submit(self, message: pb.ClassifyRequest, context: Context, over: Event | None = None) -> Pending:
+    def _submit(self, message: pb.ClassifyRequest, context: Caller, over: Event | None = None) -> Pending:
         return self._service.submit(context, _images_of(message), message.model_version, over=over)
 
     def _respond(self, message: pb.ClassifyRequest, pending: Pending) -> pb.ClassifyResponse:

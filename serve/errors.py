@@ -1,4 +1,4 @@
-"""What the service core refuses, with no word of gRPC; serve/status.py gives each its status code.
+"""What the service core refuses, with no word of gRPC; serve/calls.py gives each its status code.
 
 Each carries a message for the caller, but for ModelRunError, whose message is for the log alone.
 """

@@ -10,8 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from serve.calls import Context
-from serve.core import Pending
+from serve.core import Caller, Pending, when_over
 from serve.errors import CallError
 
 # Requests of one stream that are read before the first of them is answered. With more, one stream could fill the queue;
@@ -32,34 +31,12 @@ class Deferred:
     """
 
     is_slow: Callable[[Any], bool]
-    begin: Callable[[Any, Context], Pending]
+    begin: Callable[[Any, Caller], Pending]
     end: Callable[[Any, Pending], Any]
 
 
-class _OfStream:
-    """A stream's call as each of its requests sees it.
-
-    gRPC keeps what is to be done at a call's end until then. Here that is kept for the last requests alone, among which
-    are all that may be unanswered: a stream can have any number.
-    """
-
-    def __init__(self, call: Context) -> None:
-        self.time_remaining, self.is_active = call.time_remaining, call.is_active
-        self.invocation_metadata, self.set_trailing_metadata = call.invocation_metadata, call.set_trailing_metadata
-        self._last: deque[Callable[[], None]] = deque(maxlen=IN_FLIGHT + 2)  # one more is answered, and one submitted
-        call.add_callback(self._end)
-
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        self._last.append(callback)
-        return self.is_active()
-
-    def _end(self) -> None:
-        for callback in tuple(self._last):
-            callback()
-
-
 def submitted(
-    requests: Iterator[Message], call: Context, submit: Callable[[Message, Context, threading.Event], Pending]
+    requests: Iterator[Message], call: Caller, submit: Callable[[Message, Caller, threading.Event], Pending]
 ) -> Iterator[tuple[Message, Pending | CallError]]:
     """Submit a stream's requests ahead of their answers; give each, in order, with what became of it.
 
@@ -93,11 +70,15 @@ class _ReadAhead(Generic[Message]):
         over: set once nobody will look at them.
     """
 
-    def __init__(self, submit: Callable[[Message, Context, threading.Event], Pending], call: Context) -> None:
+    def __init__(self, submit: Callable[[Message, Caller, threading.Event], Pending], call: Caller) -> None:
         self.places: queue.Queue[tuple[Message, Pending | CallError] | Exception | None] = queue.Queue(IN_FLIGHT)
         self.over = threading.Event()
         self._submit = submit
-        self._call = _OfStream(call)
+        self._call = call
+        # gRPC keeps what is to be done at a call's end until then, and a stream can have any number of requests: this
+        # keeps the last alone, among which are all that may be unanswered: one more is answered, and one submitted.
+        self._last: deque[Pending] = deque(maxlen=IN_FLIGHT + 2)
+        when_over(call, self._cancel)
 
     def read(self, requests: Iterator[Message]) -> None:
         try:
@@ -119,8 +100,16 @@ class _ReadAhead(Generic[Message]):
                 if isinstance(following, tuple) and isinstance(following[1], Pending):
                     following[1].drop()
 
+    def _cancel(self) -> None:
+        for pending in tuple(self._last):
+            pending.cancel()
+
     def _became_of(self, message: Message) -> Pending | CallError:
         try:
-            return self._submit(message, self._call, self.over)
+            pending = self._submit(message, self._call, self.over)
         except CallError as error:
             return error
+        self._last.append(pending)
+        if not self._call.is_active():  # its end came before this one was kept
+            pending.cancel()
+        return pending

@@ -21,7 +21,7 @@ STREAM_RETRY_AFTER: Final = 1.0
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
-class CallInterceptor(grpc.ServerInterceptor):
+class Surroundings:
     """Surrounds each call of ours: counted, named, its errors turned into a status, logged.
 
     Of all services, health and reflection too, it bounds the open streams, each of which holds a thread, and answers
@@ -33,21 +33,6 @@ class CallInterceptor(grpc.ServerInterceptor):
         self._calls = calls
         self._stream = _places(max_streams)
         self._stream_of_others = _places(max(1, max_streams // 2))
-        self._handlers: dict[str, Handler] = {}
-
-    def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        """Give the handler of a call, wrapped."""
-        method = handler_call_details.method
-        if method not in self._handlers:
-            handler = continuation(handler_call_details)
-            if handler is None:
-                return None
-            self._handlers[method] = self.wrap(method, handler)
-        return self._handlers[method]
 
     def wrap(self, method: str, handler: Handler) -> Handler:
         """Put what surrounds a call around a handler."""

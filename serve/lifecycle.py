@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from collections.abc import Mapping
@@ -22,9 +23,8 @@ from serve.core import DigitService
 from serve.credentials import Certificates, Tokens
 from serve.health import Health
 from serve.intake import Deferred
-from serve.interceptor import CallInterceptor
-from serve.listening import probe
-from serve.machine import return_memory
+from serve.interceptor import Surroundings
+from serve.listening import bound
 from serve.oip import servicer as oip
 from serve.repository import Repository
 from serve.settings import ServeSettings
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 CLOSE_TIMEOUT: Final = 5.0
 # Settings whose defaults follow the machine: the log says how they stand.
 CHOSEN: Final = {"instances", "max_message_bytes", "max_calls", "max_streams", "max_pixels"}
+M_ARENA_MAX: Final = -8  # malloc.h
+M_MMAP_THRESHOLD: Final = -3
+LARGE_BYTES: Final = 2**18  # more than the 64 images of a usual batch
+
 PENDING: Final = 10_000  # calls that gRPC holds before it refuses more
 
 log = structlog.get_logger("scanline.server")
@@ -65,6 +69,7 @@ class Server:
         Raises:
             StartError: there is no model, it can't be used, or a port or the files of credentials can't be had.
         """
+        share_memory_pools()
         self._settings = settings
         self._worker = worker
         self._stop_asked = threading.Event()
@@ -199,7 +204,7 @@ class Server:
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ]
-        interceptor = CallInterceptor(calls, settings.max_streams)
+        wrap = Surroundings(calls, settings.max_streams).wrap
         if settings.transport != "threads":
             try:
                 from serve.loop import LoopServer
@@ -209,13 +214,15 @@ class Server:
                 log.warning("the loop transport is not to be had with this gRPC", reason=str(error))
             else:
                 work = self._service.batcher.work
-                return LoopServer(interceptor, calls, deferred, work, settings=settings, options=options)
-        return thread_server(interceptor, calls, options)
+                return LoopServer(wrap, calls, deferred, work, settings=settings, options=options)
+        return thread_server(wrap, calls, options)
 
     def _bind(self) -> str:
         listen, certificates = self._settings.listen, self._certificates
         if self._settings.workers == 1:  # who starts several has done so
-            probe(listen)  # gRPC does not say why it can't have an address, and takes one of a name's two for both
+            bound(
+                listen
+            ).close()  # gRPC does not say why it can't have an address, and takes one of a name's two for both
         try:
             if certificates is None:
                 port = self._transport.add_insecure_port(listen)
@@ -234,3 +241,26 @@ def _tracer(settings: ServeSettings) -> Tracer | None:
     except ModuleNotFoundError as error:
         raise MissingExtraError("--trace-endpoint", "traces", error.name or "") from None
     return Tracer(settings.trace_endpoint, settings.trace_share)
+
+
+def share_memory_pools() -> None:
+    """Keep glibc from giving each thread a pool of its own (M_ARENA_MAX in mallopt(3)). Call it before they start.
+
+    With many pools, what one thread has freed is of no use to another, and resident memory wanders: under full load by
+    7.5 % in half an hour, with one pool by 2 %. What the lock of that pool costs could not be measured.
+
+    Large arrays stay out of the pool and go back to the machine when they are freed. By itself glibc raises the size
+    from which they do (M_MMAP_THRESHOLD) to the largest that it has seen: 24 streams of calls of 1,024 images took
+    1,055 MB like that, and take 440 MB so.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have no such pools
+    if mallopt is not None:
+        mallopt(M_ARENA_MAX, 1)
+        mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+
+
+def return_memory() -> None:
+    """Give memory that is free but kept for later back to the machine (malloc_trim(3)); takes some milliseconds."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

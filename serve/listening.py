@@ -1,10 +1,10 @@
-"""Why an address can't be listened on."""
+"""How an address is taken, or why it can't be."""
 
 from __future__ import annotations
 
 import errno
 import socket
-from typing import Any, Final
+from typing import Final
 
 from scanline.errors import StartError
 
@@ -17,19 +17,13 @@ REASONS: Final = {
 ABSENT: Final = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 
-def refusal(listen: str, error: OSError) -> StartError:
-    """Give the error that says in an operator's terms why the system refused an address."""
-    known = "there is no such host" if isinstance(error, socket.gaierror) else REASONS.get(error.errno or 0)
-    return StartError(f"can't listen on {listen}: {known or error.strerror}")
-
-
-def probe(listen: str) -> tuple[socket.AddressFamily, Any]:
-    """Hold an address, ``host:port``, for a moment and alone; give its family and the place, port 0 made a free one.
+def bound(listen: str, purpose: str = "") -> socket.socket:
+    """Take an address, ``host:port``, alone; give what holds it and does not listen yet, port 0 made a free one.
 
     A host such as localhost may have several; then it is the first of them that this machine has, and none is taken.
 
     Raises:
-        StartError: it can't be had.
+        StartError: it can't be had, for the purpose that is named; it says why in an operator's terms.
     """
     host, _, port = listen.rpartition(":")
     had, absent = None, None
@@ -37,16 +31,23 @@ def probe(listen: str) -> tuple[socket.AddressFamily, Any]:
         for family, _, _, _, place in socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM):
             try:
                 with socket.socket(family) as alone:
-                    alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # past connections of a server before
+                    if place[0] == "::" and socket.has_dualstack_ipv6():  # all of IPv4, too, as in gRPC
+                        alone.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
                     alone.bind(place)
-                    had = had or (family, alone.getsockname())
+                    had = had or alone.dup()
             except OSError as error:
                 if error.errno not in ABSENT:
                     raise
                 absent = error
-    except OSError as error:
-        raise refusal(listen, error) from None
-    if had is None:
-        assert absent is not None  # a host that has no address at all is an error of getaddrinfo's
-        raise refusal(listen, absent)
+        if had is None:
+            assert absent is not None  # a host that has no address at all is an error of getaddrinfo's
+            raise absent
+    except (OSError, UnicodeError) as error:
+        if had is not None:
+            had.close()
+        known = "there is no such host"  # UnicodeError: no name can be like that
+        if isinstance(error, OSError) and not isinstance(error, socket.gaierror):
+            known = REASONS.get(error.errno or 0, error.strerror or str(error))
+        raise StartError(f"can't listen on {listen}{purpose}: {known}") from None
     return had

@@ -28,7 +28,7 @@ from serve.calls import OWN_METHODS, PROBES, Calls, Tally
 from serve.core import when_over
 from serve.errors import CallError
 from serve.intake import Deferred
-from serve.interceptor import CallInterceptor, Handler
+from serve.interceptor import Handler
 from serve.loop_call import AbortedError, LoopCall
 from serve.settings import ServeSettings
 
@@ -51,7 +51,7 @@ class LoopServer(grpc.Server):
 
     def __init__(
         self,
-        interceptor: CallInterceptor,
+        wrap: Callable[[str, Handler], Handler],
         calls: Calls,
         deferred: Mapping[str, Deferred | None],
         work: Callable[[], bool],
@@ -62,7 +62,7 @@ class LoopServer(grpc.Server):
         """Prepare the server.
 
         Args:
-            interceptor: stands around every call but the deferred ones.
+            wrap: puts around a handler what surrounds every call but the deferred ones.
             calls: counts and names the deferred ones, and those that are refused.
             deferred: the methods that may take too long for a thread that handles events, by their full names: in two
                 halves, or None where they have none.
@@ -70,16 +70,15 @@ class LoopServer(grpc.Server):
             settings: how many runs of the model there may be, and threads for streams and what is slow.
             options: the core's channel arguments.
         """
-        self._interceptor = interceptor
+        self._wrap = wrap
         self._calls = calls
         self._deferred = deferred
         self._work = work
-        self._open = Tally()  # the calls of all services
+        self._open = Tally()  # the calls of all services, and those that the core is to hand over
         self._let_in = Tally()  # those of them that are not refused
         self._others = Tally()  # those of health and reflection among them, for which nobody needs a token
         self._probes = Tally()  # those of them that ask once for the health
         self._handed_over = Tally()  # what the pool has to do, for callers that may have gone
-        self._asked_for = Tally()  # calls that the core is to hand over, or has, and which are not in `_open` yet
         self._working = 0  # loops that run the model, or are about to see whether they can
         self._stopping = False
         # Never set: to wait for it is to rest. time.sleep fails under libfaketime, and an error would end the thread.
@@ -103,7 +102,7 @@ class LoopServer(grpc.Server):
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Handler]) -> None:
         for short_name, handler in method_handlers.items():
             name = f"/{service_name}/{short_name}"
-            self._handlers[name] = self._interceptor.wrap(name, handler)
+            self._handlers[name] = self._wrap(name, handler)
 
     def add_insecure_port(self, address: str) -> int:
         return self._bind(address, None)
@@ -129,7 +128,6 @@ class LoopServer(grpc.Server):
         def close() -> None:
             shut_down.wait()
             # The queue must not be closed while somebody may start an operation on it: the core would end the process.
-            self._asked_for.wait_until_none()
             self._open.wait_until_none()
             self._pool.shutdown()
             self._queue.shutdown()
@@ -180,21 +178,19 @@ class LoopServer(grpc.Server):
     def _accept_next(self) -> None:
         with self._lock:
             if not self._stopping:
-                self._asked_for.enter()
+                self._open.enter()
                 self._server.request_call(self._queue, self._queue, self._accept)
 
     def _accept(self, event: Any) -> None:
         if not event.success:  # the server is shutting down
-            self._asked_for.leave()
+            self._open.leave()
             return
         self._accept_next()
         call = LoopCall(event)
-        self._open.enter()
         when_over(call, self._open.leave)
-        self._asked_for.leave()
         handler = self._handlers.get(call.method)
         if handler is None:
-            call.end(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {call.method}")
+            call.end(grpc.StatusCode.UNIMPLEMENTED, f"there is no method {call.method[:64]}")
             return
         try:
             self._calls.check_token(call.method, call.invocation_metadata())
@@ -215,7 +211,11 @@ class LoopServer(grpc.Server):
         """
         is_own = call.method.startswith(OWN_METHODS)
         asks_for_health = not is_own and handler.unary_unary is not None
-        places = [self._let_in] + [self._others] * (not is_own) + [self._probes] * asks_for_health
+        places = [self._let_in]
+        if not is_own:
+            places.append(self._others)
+        if asks_for_health:
+            places.append(self._probes)
         with self._lock:
             if not asks_for_health or self._probes.now >= PROBES:
                 self._calls.check_room(self._let_in.now + 1)

@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # it ships no types
 
-from serve.status import Metadata
+from serve.core import Metadata
 
 _NO_FLAGS: Final = 0
 _NO_METADATA: Final = ()

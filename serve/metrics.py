@@ -6,7 +6,6 @@ The `nv_inference_*` names and their units are Triton's, so that its dashboards 
 
 from __future__ import annotations
 
-import socket
 import sys
 import threading
 from bisect import bisect_left
@@ -22,7 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from serve.listening import refusal
+from serve.listening import bound
 from serve.statistics import REASONS, TIMES, Counts, Outcome, Snapshot, What
 
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # the upper ends of the buckets of batch sizes
@@ -75,19 +74,13 @@ class MetricsServer:
             "/healthz": lambda: (200, b"alive\n"),
             "/readyz": lambda: (200, b"ready\n") if is_ready() else (503, b"not serving\n"),
         }
-        host, _, port = listen.rpartition(":")
-        try:
-            family, _, _, _, place = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
-            # as in gRPC, all addresses of IPv6 are those of IPv4 too, where by itself Python would leave these out
-            everywhere = place[0] == "::" and socket.has_dualstack_ipv6()
-            listening = socket.create_server((str(place[0]), int(port)), family=family, dualstack_ipv6=everywhere)
-        except OSError as error:
-            raise refusal(f"{listen} for metrics", error) from None
-        self._server = _HttpServer((host, 0), partial(_Handler, answers), bind_and_activate=False)
+        listening = bound(listen, " for metrics")
+        listening.listen()
+        self._server = _HttpServer(("", 0), partial(_Handler, answers), bind_and_activate=False)
         self._server.socket.close()
         self._server.socket = listening
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
-        self.address = f"{host}:{listening.getsockname()[1]}"
+        self.address = f"{listen.rpartition(':')[0]}:{listening.getsockname()[1]}"
 
     def start(self) -> None:
         """Begin to answer."""

@@ -22,7 +22,7 @@ import structlog
 
 from scanline.errors import StartError
 from serve.errors import CallError, NoAnswerError, NotAvailableError
-from serve.listening import probe, refusal
+from serve.listening import bound
 from serve.metrics import MetricsServer
 from serve.pipes import Asker, answer
 from serve.settings import ServeSettings
@@ -58,7 +58,12 @@ class Supervisor:
         self.stop_asked = threading.Event()
         self.is_unloaded = False
         self._administering = threading.Lock()
-        self._reserved, self.address = _reserve(settings.listen)
+        # held, so that nobody but our workers can listen on it: they share it, and without SO_REUSEADDR nobody else can
+        # have it while none of them listens
+        self._reserved = bound(settings.listen)
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        self.address = f"{settings.listen.rpartition(':')[0]}:{self._reserved.getsockname()[1]}"
         self._metrics: MetricsServer | None = None
         if settings.metrics_listen is not None:
             self._metrics = MetricsServer(settings.metrics_listen, self.snapshot, self._is_ready)
@@ -293,20 +298,3 @@ class _Worker:
     def _settle(self) -> None:
         if not self.started.done():
             self.started.set_result(None)
-
-
-def _reserve(listen: str) -> tuple[socket.socket, str]:
-    """Hold a port so that nobody but our workers can listen on it; give what holds it and the address.
-
-    Raises:
-        StartError: the port can't be had.
-    """
-    family, place = probe(listen)  # two that share the port would both be let in: ask alone first
-    reserved = socket.socket(family)
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # past connections of a server that had it alone
-    try:
-        reserved.bind(place)
-    except OSError as error:
-        raise refusal(listen, error) from None
-    return reserved, f"{listen.rpartition(':')[0]}:{reserved.getsockname()[1]}"

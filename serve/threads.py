@@ -10,22 +10,24 @@ import grpc
 
 from serve.calls import OWN_METHODS, PROBES, Calls, Tally
 from serve.errors import CallError
-from serve.interceptor import CallInterceptor, Handler
+from serve.interceptor import Handler
 
 REFUSING: Final = 2  # threads that tell callers to come back while all others have calls
 
 
-def thread_server(interceptor: CallInterceptor, calls: Calls, options: Sequence[tuple[str, int]]) -> grpc.Server:
+def thread_server(
+    wrap: Callable[[str, Handler], Handler], calls: Calls, options: Sequence[tuple[str, int]]
+) -> grpc.Server:
     """Make a gRPC server in which each call has a thread.
 
     Args:
-        interceptor: stands around every call that is let in.
+        wrap: puts around a handler what surrounds every call that is let in.
         calls: says which are, and names the others. Each that is under way has a thread, since grpc.server gives a
             call its thread before its message is there.
         options: the core's channel arguments.
     """
-    pool = _BoundedPool(calls)
-    return grpc.server(pool, interceptors=[pool, interceptor], options=options)
+    pool = _BoundedPool(wrap, calls)
+    return grpc.server(pool, interceptors=[pool], options=options)
 
 
 class _BoundedPool(ThreadPoolExecutor, grpc.ServerInterceptor):
@@ -34,10 +36,12 @@ class _BoundedPool(ThreadPoolExecutor, grpc.ServerInterceptor):
     grpc.server's own bound would not say when to come back, or count what it refuses.
     """
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, wrap: Callable[[str, Handler], Handler], calls: Calls) -> None:
         super().__init__(calls.max_calls + PROBES + REFUSING, thread_name_prefix="call")
         self._under_way = Tally()
         self._calls = calls
+        self._wrap = wrap
+        self._wrapped: dict[str, Handler] = {}
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
         self._under_way.enter()
@@ -57,12 +61,14 @@ class _BoundedPool(ThreadPoolExecutor, grpc.ServerInterceptor):
         method = handler_call_details.method
         try:
             asks_for_health = handler.unary_unary is not None and not method.startswith(OWN_METHODS)
-            self._calls.check_room(self._under_way.now + 1 - (PROBES if asks_for_health else 0))
             self._calls.check_token(method, handler_call_details.invocation_metadata)
+            self._calls.check_room(self._under_way.now + 1 - (PROBES if asks_for_health else 0))
         except CallError as error:
             objection = error
         else:
-            return handler
+            if method not in self._wrapped:
+                self._wrapped[method] = self._wrap(method, handler)
+            return self._wrapped[method]
 
         def refuse(_: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
             context.abort(*self._calls.turn_away(method, context, objection))

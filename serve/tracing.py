@@ -22,9 +22,9 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from scanline import __version__
+from serve.core import Metadata
 from serve.errors import CallError
 from serve.statistics import ModelKey, Times
-from serve.status import Metadata
 
 EXPORT_PATIENCE: Final = 5  # seconds for the collector to take what is sent
 

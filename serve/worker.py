@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Final
@@ -12,8 +13,8 @@ from typing import Final
 from scanline.errors import ScanlineError
 from scanline.signals import handled_aside_by
 from serve import logs
+from serve.errors import NoAnswerError
 from serve.lifecycle import Server
-from serve.machine import share_memory_pools
 from serve.pipes import Asker, answer
 
 STATISTICS_PATIENCE: Final = 5.0
@@ -29,7 +30,6 @@ def main() -> int:
     orders, requests = (Connection(int(descriptor)) for descriptor in sys.argv[1:3])
     number, settings = orders.recv()
     supervisor = Asker(requests)
-    share_memory_pools()
     logs.configure(settings.log_level, settings.log_format, worker=number)
     try:
         server = Server(settings, worker=number)
@@ -55,10 +55,10 @@ def main() -> int:
         )
         server.ask_to_stop()
 
-    threading.Thread(target=obey, name="orders", daemon=True).start()
-    is_unloaded = supervisor.ask("started", patience=STATISTICS_PATIENCE)
-    if is_unloaded:
-        server.repository.unload()
+    with suppress(NoAnswerError):  # the supervisor is gone, which `obey` sees, or halted
+        if supervisor.ask("started", patience=STATISTICS_PATIENCE):  # the model is unloaded
+            server.repository.unload()
+    threading.Thread(target=obey, name="orders", daemon=True).start()  # not before: a load since then would be undone
     if not server.run_until_stopped():
         sys.stderr.flush()
         os._exit(0)  # Python itself would wait for the threads that never end

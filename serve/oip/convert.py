@@ -41,6 +41,7 @@ RESERVED: Final[Mapping[str, frozenset[str]]] = {
 RESERVED_PREFIX: Final = "triton_"
 
 NUMBERS: Final[Mapping[str, np.dtype[Any]]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
+MAY_BE: Final = {"FP32": ("UINT8",)}  # what an input may be beside what the metadata says
 # The field of InferTensorContents for each type.
 FIELDS: Final = {"FP32": "fp32_contents", "UINT8": "uint_contents", "BYTES": "bytes_contents"}
 # What is wanted where a request names no output.
@@ -57,15 +58,15 @@ def images_of(message: pb.ModelInferRequest, face: Face, most: int) -> Given:
         BadRequestError: it is not what the model takes, or more than so many images.
     """
     inputs = message.inputs
-    if len(inputs) != 1 or inputs[0].name != face.input.name:
+    if len(inputs) != 1 or inputs[0].name != face.inputs[0].name:
         names = ", ".join(repr(given.name[:64]) for given in inputs[:8]) or "none"
-        raise BadRequestError(f"{face.name} takes one input, {face.input.name!r}; the request has {names}")
+        raise BadRequestError(f"{face.name} takes one input, {face.inputs[0].name!r}; the request has {names}")
     given, raw = inputs[0], message.raw_input_contents
     if given.parameters:
         _check_parameters(given.parameters)
     if SHARED_MEMORY in given.parameters:
         raise BadRequestError("there is no shared memory here; send the contents")
-    shape = _shape(given, face.input, most)
+    shape = _shape(given, face.inputs[0], most)
     if not raw:
         return _typed(given, shape)
     if len(raw) != 1:
@@ -130,12 +131,13 @@ def _shape(given: pb.ModelInferRequest.InferInputTensor, expected: Tensor, most:
 
     Looked at before the contents, of which a small message may have very many.
     """
-    if given.datatype not in expected.datatypes:
-        kinds = " or ".join(expected.datatypes)
+    datatypes = (expected.datatype, *MAY_BE.get(expected.datatype, ()))
+    if given.datatype not in datatypes:
+        kinds = " or ".join(datatypes)
         raise BadRequestError(f"the input {given.name!r} has datatype {given.datatype[:64]!r}, expected {kinds}")
     shape = tuple(given.shape)
-    if shape[1:] != expected.shape or not shape or not 1 <= shape[0] <= most:
-        right = ", ".join(map(str, ("n", *expected.shape)))
+    if shape[1:] != tuple(expected.shape[1:]) or not shape or not 1 <= shape[0] <= most:
+        right = ", ".join(map(str, ("n", *expected.shape[1:])))
         raise BadRequestError(
             f"the input {given.name!r} has shape {[*shape[:8]]}, expected [{right}] with n from 1 to {most}, "
             f"the server's --max-images"
@@ -234,7 +236,7 @@ def _frame(model: str, version: str, count: int, wanted: Wanted) -> pb.ModelInfe
         if classes:
             response.outputs.add(name=name, datatype="BYTES", shape=[count, classes])
         else:
-            response.outputs.add(name=name, datatype=tensors[name].datatypes[0], shape=[count, *tensors[name].shape])
+            response.outputs.add(name=name, datatype=tensors[name].datatype, shape=[count, *tensors[name].shape[1:]])
     return response
 
 

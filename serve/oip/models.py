@@ -6,7 +6,6 @@ What it takes and gives, how it is served, which versions there are and what the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from scanline.contract import CLASSES, COLUMNS, INPUT_NAME, METADATA_PREFIX, OUTPUT_NAME, ROWS
@@ -39,51 +38,33 @@ CONFIGURED: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """An input or output.
-
-    Attributes:
-        name: its name.
-        datatypes: what its elements may be; the first is what the metadata says.
-        shape: its sizes after the first, which is the number of images.
-    """
-
-    name: str
-    datatypes: tuple[str, ...]
-    shape: tuple[int, ...]
+Tensor = pb.ModelMetadataResponse.TensorMetadata
+Face = pb.ModelMetadataResponse  # a name under which the model is asked, and what it takes and gives
 
 
-@dataclass(frozen=True, slots=True)
-class Face:
-    """A name under which the model is asked.
-
-    Attributes:
-        name: the name.
-        input: what it takes.
-        outputs: what it gives.
-        is_batch: whether the first size counts requests that could come alone, as load generators think of them; where
-            it does, the configuration's sizes leave it out. Load generators can't make BYTES without a size.
-    """
-
-    name: str
-    input: Tensor
-    outputs: tuple[Tensor, ...]
-    is_batch: bool
+def _tensor(name: str, datatype: str, *shape: int) -> Tensor:
+    """Describe an input or output by its sizes after the first, which is the number of images."""
+    return Tensor(name=name, datatype=datatype, shape=[FREE, *shape])
 
 
 _ANSWERS: Final = (
-    Tensor(LOGITS, ("FP32",), (CLASSES,)),
-    Tensor(PROBABILITIES, ("FP32",), (CLASSES,)),
-    Tensor(DIGIT, ("INT64",), ()),
-    Tensor(REJECTED, ("BOOL",), ()),
+    _tensor(LOGITS, "FP32", CLASSES),
+    _tensor(PROBABILITIES, "FP32", CLASSES),
+    _tensor(DIGIT, "INT64"),
+    _tensor(REJECTED, "BOOL"),
 )
 FACES: Final = {
-    ROWS_MODEL: Face(ROWS_MODEL, Tensor(INPUT_NAME, ("FP32", "UINT8"), (ROWS, COLUMNS)), _ANSWERS, is_batch=True),
-    # An image that can't be read is an error of its own: digit -1, rejected, all numbers 0.
-    FILES_MODEL: Face(
-        FILES_MODEL, Tensor("image", ("BYTES",), ()), (*_ANSWERS, Tensor(ERROR, ("BYTES",), ())), is_batch=False
-    ),
+    face.name: face
+    for face in (
+        Face(name=ROWS_MODEL, platform=PLATFORM, inputs=[_tensor(INPUT_NAME, "FP32", ROWS, COLUMNS)], outputs=_ANSWERS),
+        # An image that can't be read is an error of its own: digit -1, rejected, all numbers 0.
+        Face(
+            name=FILES_MODEL,
+            platform=PLATFORM,
+            inputs=[_tensor("image", "BYTES")],
+            outputs=[*_ANSWERS, _tensor(ERROR, "BYTES")],
+        ),
+    )
 }
 
 
@@ -101,18 +82,16 @@ def face_of(name: str) -> Face:
 
 def metadata_of(face: Face, versions: list[str]) -> pb.ModelMetadataResponse:
     """Say what a model takes and gives."""
-    return pb.ModelMetadataResponse(
-        name=face.name,
-        versions=versions,
-        platform=PLATFORM,
-        inputs=[_described(face.input)],
-        outputs=[_described(output) for output in face.outputs],
-    )
+    described = pb.ModelMetadataResponse(versions=versions)
+    described.MergeFrom(face)
+    return described
 
 
 def config_of(face: Face, version: Version, settings: ServeSettings) -> pb.ModelConfig:
     """Say how a model is served."""
-    free = () if face.is_batch else (FREE,)
+    # Whether the first size counts requests that could come alone, as load generators think of them: the sizes leave it
+    # out then. Load generators can't make BYTES without a size.
+    is_batch = face.name == ROWS_MODEL
     config = pb.ModelConfig(
         name=face.name,
         platform=PLATFORM,
@@ -126,11 +105,9 @@ def config_of(face: Face, version: Version, settings: ServeSettings) -> pb.Model
             for key, value in version.card.to_metadata().items()
         },
     )
-    datatype = CONFIGURED[face.input.datatypes[0]]
-    config.input.add(name=face.input.name, data_type=datatype, dims=(*free, *face.input.shape))
-    for output in face.outputs:
-        config.output.add(name=output.name, data_type=CONFIGURED[output.datatypes[0]], dims=(*free, *output.shape))
-    if face.is_batch:
+    for tensor, add in ((face.inputs[0], config.input.add), *((output, config.output.add) for output in face.outputs)):
+        add(name=tensor.name, data_type=CONFIGURED[tensor.datatype], dims=tensor.shape[is_batch:])
+    if is_batch:
         config.max_batch_size = settings.max_images
         batching = config.dynamic_batching
         batching.preferred_batch_size.append(settings.max_batch_size)
@@ -178,12 +155,6 @@ def index_of(versions: Mapping[str, str], *, only_ready: bool) -> pb.RepositoryI
             for version, reason in versions.items()
             if not (only_ready and reason)
         ]
-    )
-
-
-def _described(tensor: Tensor) -> pb.ModelMetadataResponse.TensorMetadata:
-    return pb.ModelMetadataResponse.TensorMetadata(
-        name=tensor.name, datatype=tensor.datatypes[0], shape=[FREE, *tensor.shape]
     )
 
 

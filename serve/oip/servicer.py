@@ -9,8 +9,7 @@ from typing import Final
 from scanline import __version__
 from scanline.inference import open_inference_pb2 as pb
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceServicer
-from serve.calls import Context
-from serve.core import DigitService, Pending
+from serve.core import Caller, DigitService, Pending
 from serve.errors import BadRequestError, CallError, DisallowedError, ExpiredError, NotFoundError, NotReadyError
 from serve.intake import Deferred, submitted
 from serve.oip import convert
@@ -63,15 +62,15 @@ class OpenInference(GRPCInferenceServiceServicer):
         self._settings = settings
         self._is_ready = is_ready
 
-    def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
+    def ServerLive(self, request: pb.ServerLiveRequest, context: Caller) -> pb.ServerLiveResponse:
         """Say that the process answers."""
         return pb.ServerLiveResponse(live=True)
 
-    def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
+    def ServerReady(self, request: pb.ServerReadyRequest, context: Caller) -> pb.ServerReadyResponse:
         """Say whether calls are worth sending: a version of the model is served, and the server is not stopping."""
         return pb.ServerReadyResponse(ready=self._is_ready())
 
-    def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
+    def ModelReady(self, request: pb.ModelReadyRequest, context: Caller) -> pb.ModelReadyResponse:
         """Say whether a version of a model is served; no error where there is no such model, as with Triton."""
         try:
             face_of(request.name)
@@ -80,23 +79,23 @@ class OpenInference(GRPCInferenceServiceServicer):
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
 
-    def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
+    def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Caller) -> pb.ServerMetadataResponse:
         """Say who answers, and what it can do."""
         return pb.ServerMetadataResponse(name=NAME, version=__version__, extensions=EXTENSIONS)
 
-    def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
+    def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Caller) -> pb.ModelMetadataResponse:
         """Say what a model takes and gives."""
         face = face_of(request.name)
         version = self._repository.get(request.version)
         versions = [version] if request.version else self._repository.served()
         return metadata_of(face, [each.name for each in versions])
 
-    def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
+    def ModelConfig(self, request: pb.ModelConfigRequest, context: Caller) -> pb.ModelConfigResponse:
         """Say how a model is served."""
         version = self._repository.get(request.version)
         return pb.ModelConfigResponse(config=config_of(face_of(request.name), version, self._settings))
 
-    def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+    def ModelInfer(self, request: pb.ModelInferRequest, context: Caller) -> pb.ModelInferResponse:
         """Infer."""
         return self._respond(request, self._submit(request, context))
 
@@ -112,7 +111,7 @@ class OpenInference(GRPCInferenceServiceServicer):
         return {f"/{SERVICE}/ModelInfer": infer, **{f"/{SERVICE}/{name}": None for name in whole}}
 
     def ModelStreamInfer(
-        self, request_iterator: Iterator[pb.ModelInferRequest], context: Context
+        self, request_iterator: Iterator[pb.ModelInferRequest], context: Caller
     ) -> Iterator[pb.ModelStreamInferResponse]:
         """Infer in order, reading ahead while the model runs; a request that is refused does not end the stream."""
         for request, pending in submitted(request_iterator, context, self._submit):
@@ -127,7 +126,7 @@ class OpenInference(GRPCInferenceServiceServicer):
                 response.parameters["triton_final_response"].bool_param = True
                 yield pb.ModelStreamInferResponse(infer_response=response)
 
-    def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
+    def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Caller) -> pb.ModelStatisticsResponse:
         """Say what the models have done since the start."""
         if request.name:
             face_of(request.name)
@@ -142,12 +141,12 @@ class OpenInference(GRPCInferenceServiceServicer):
             ]
         )
 
-    def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
+    def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Caller) -> pb.RepositoryIndexResponse:
         """List all versions that are known."""
         return index_of(self._repository.index(), only_ready=request.ready)
 
     def RepositoryModelLoad(
-        self, request: pb.RepositoryModelLoadRequest, context: Context
+        self, request: pb.RepositoryModelLoadRequest, context: Caller
     ) -> pb.RepositoryModelLoadResponse:
         """Serve what is on disk now, under both of the model's names."""
         self._check_admin(request.model_name)
@@ -157,7 +156,7 @@ class OpenInference(GRPCInferenceServiceServicer):
         return pb.RepositoryModelLoadResponse()
 
     def RepositoryModelUnload(
-        self, request: pb.RepositoryModelUnloadRequest, context: Context
+        self, request: pb.RepositoryModelUnloadRequest, context: Caller
     ) -> pb.RepositoryModelUnloadResponse:
         """Serve nothing, under neither of the model's names."""
         self._check_admin(request.model_name)
@@ -169,7 +168,7 @@ class OpenInference(GRPCInferenceServiceServicer):
             raise DisallowedError("loading and unloading is switched off; start the server with --admin to allow it")
         face_of(name)
 
-    def _submit(self, message: pb.ModelInferRequest, context: Context, over: Event | None = None) -> Pending:
+    def _submit(self, message: pb.ModelInferRequest, context: Caller, over: Event | None = None) -> Pending:
         face = face_of(message.model_name)
         convert.wanted_of(message, face)  # refused before the model is troubled
         timeout, images = convert.timeout_of(message), convert.images_of(message, face, self._settings.max_images)

@@ -19,9 +19,9 @@ from PIL import Image
 from scanline.contract import REQUEST_ID
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
+from serve.core import Metadata
 from serve.health import Health
 from serve.lifecycle import Server
-from serve.status import Metadata
 from tests.faults.server import running, until
 from tests.serve.conftest import PATIENCE, HeldModel, ServerProcess, serving
 

@@ -181,6 +181,7 @@ FREE_FOR_ALL = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 UNHAD = {
     "192.0.2.1:50051": "the address is not this machine's",  # RFC 5737: nobody's
     "none.invalid:50051": "there is no such host",  # RFC 2606: never
+    "two..dots:50051": "there is no such host",
     "127.0.0.1:1": "this user has no right to the port; one from 1024 on needs none",
 }
 

@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 import pytest
 
+from scanline.errors import StartError
 from scanline.inference import open_inference_pb2 as oip
 from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from scanline.model import find
@@ -267,6 +268,13 @@ def test_a_second_signal_ends_all_at_once(start_server: StartServer) -> None:
     code, log = server.end()
     assert code == 0
     assert '"all workers stopped"' in log
+
+
+def test_a_port_whose_workers_do_not_listen_yet_is_taken() -> None:
+    first = Supervisor(ServeSettings(listen="127.0.0.1:0", workers=WORKERS))
+    with pytest.raises(StartError, match="the port is taken"):
+        Supervisor(ServeSettings(listen=first.address, workers=WORKERS))
+    first._reserved.close()
 
 
 def test_a_taken_port_is_one_clear_line(shared: Shared) -> None:

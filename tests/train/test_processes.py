@@ -73,8 +73,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(
         started.append(spawn("-m", "scanline", "train", "--data", "uci", "--epochs", "1000", "--out", str(run)))
     first, second = started
     assert first.stderr is not None
-    while not first.stderr.readline().startswith("step 20 "):
-        pass
+    assert any(line.startswith("step 20 ") for line in first.stderr)
     second.send_signal(signal.SIGTERM)
     advised = f"stopped; `torchrun --nproc-per-node 2 -m scanline train --resume --out {run}` goes on"
     said = first.communicate()[1]
