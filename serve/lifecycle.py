@@ -42,7 +42,6 @@ CHOSEN: Final = {"instances", "max_message_bytes", "max_calls", "max_streams", "
 M_ARENA_MAX: Final = -8  # malloc.h
 M_MMAP_THRESHOLD: Final = -3
 LARGE_BYTES: Final = 2**18  # more than the 64 images of a usual batch
-
 PENDING: Final = 10_000  # calls that gRPC holds before it refuses more
 
 log = structlog.get_logger("scanline.server")
@@ -220,9 +219,8 @@ class Server:
     def _bind(self) -> str:
         listen, certificates = self._settings.listen, self._certificates
         if self._settings.workers == 1:  # who starts several has done so
-            bound(
-                listen
-            ).close()  # gRPC does not say why it can't have an address, and takes one of a name's two for both
+            # gRPC does not say why it can't have an address, and takes one of a name's two for both
+            bound(listen).close()
         try:
             if certificates is None:
                 port = self._transport.add_insecure_port(listen)
