@@ -76,6 +76,11 @@ class Subject:
         return Path(self.candidate.name)
 
     @property
+    def source(self) -> bytes:
+        """The ONNX file; of a file in onnxruntime's own format, which nobody else can read, what it is made of."""
+        return self.content if self.candidate.is_onnx else self.candidate.model.SerializeToString()
+
+    @property
     def is_int8(self) -> bool:
         """Whether its weights are int8."""
         return self.candidate.precision == INT8
@@ -84,8 +89,8 @@ class Subject:
 def checker_check(subject: Subject, _: Evidence) -> str:
     """Run onnx's own checker in full, and shape inference in strict mode."""
     try:
-        onnx.checker.check_model(subject.content, full_check=True)
-        onnx.shape_inference.infer_shapes(subject.content, check_type=True, strict_mode=True)
+        onnx.checker.check_model(subject.source, full_check=True)
+        onnx.shape_inference.infer_shapes(subject.source, check_type=True, strict_mode=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise GateError(f"onnx finds it invalid: {error}") from None
     return f"onnx {onnx.__version__}: valid"
@@ -93,7 +98,7 @@ def checker_check(subject: Subject, _: Evidence) -> str:
 
 def contract_check(subject: Subject, evidence: Evidence) -> str:
     """Compare the inputs and outputs with the contract: names, types, shapes, nothing dynamic but the batch."""
-    model = onnx.load_model_from_string(subject.content)
+    model = onnx.load_model_from_string(subject.source)
     given = [_signature(value) for value in (*model.graph.input, *model.graph.output)]
     if subject.candidate.step:
         width = sum(layer.hidden for layer in evidence.network.layers)
@@ -108,7 +113,7 @@ def contract_check(subject: Subject, evidence: Evidence) -> str:
 
 def operators_check(subject: Subject, _: Evidence) -> str:
     """Compare the operators with those that the targets have."""
-    nodes = onnx.load_model_from_string(subject.content).graph.node
+    nodes = onnx.load_model_from_string(subject.source).graph.node
     strange = sorted({node.op_type for node in nodes if node.op_type not in OPERATORS.get(node.domain, set())})
     if strange:
         raise GateError(f"the targets have no {', '.join(strange)}; allowed are {OPERATORS}")
@@ -117,7 +122,7 @@ def operators_check(subject: Subject, _: Evidence) -> str:
 
 def weights_check(subject: Subject, evidence: Evidence) -> str:
     """Look at each weight: finite, and for int8 within half a step of the run's."""
-    initializers = onnx.load_model_from_string(subject.content).graph.initializer
+    initializers = onnx.load_model_from_string(subject.source).graph.initializer
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in initializers}
     damaged = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if damaged:
@@ -245,31 +250,27 @@ def _signature(value: ValueInfoProto) -> Signature:
 
 CheckFunction = Callable[[Subject, Evidence], str]
 
-# Of the answers, whatever the format.
-_ANSWERS: Final[dict[str, CheckFunction]] = {
+# Of every file, whatever its format.
+_EVERY: Final[dict[str, CheckFunction]] = {
+    "checker": checker_check,
+    "contract": contract_check,
+    "operators": operators_check,
+    "weights": weights_check,
     "pytorch": pytorch_check,
     "settings": settings_check,
     "extremes": extremes_check,
     "neighbours": neighbours_check,
     "repeat": repeat_check,
 }
-# Of an ONNX file's text.
-_TEXT: Final[dict[str, CheckFunction]] = {
-    "checker": checker_check,
-    "contract": contract_check,
-    "operators": operators_check,
-    "weights": weights_check,
-}
 
 
 def of_graph(candidate: Candidate) -> dict[str, CheckFunction]:
     """Name the checks of what a candidate computes."""
-    checks = (_TEXT if candidate.is_onnx else {}) | _ANSWERS
     if candidate.step:
-        return checks | {"rows": rows_check}
+        return _EVERY | {"rows": rows_check}
     if candidate.is_onnx and candidate.precision != INT8:
-        return checks | {"reference": reference_check}
-    return checks
+        return _EVERY | {"reference": reference_check}
+    return _EVERY
 
 
 def of_file(candidate: Candidate) -> dict[str, CheckFunction]:

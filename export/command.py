@@ -13,7 +13,7 @@ from rich.text import Text
 from export import golden, latency, publish, report
 from export.candidates import WHOLE_FILE, candidates
 from export.evidence import Evidence, gather
-from export.gate import Outcome, blank_card, examine, with_twins
+from export.gate import Outcome, blank_card, examine
 from export.settings import Settings
 from scanline import console, manifest, signals, verify
 from scanline.errors import GateError
@@ -46,7 +46,6 @@ def run(settings: Settings) -> int:
             for candidate in bench:
                 _heed(asked)
                 outcomes.append(examine(candidate, card, evidence))
-        outcomes = with_twins(outcomes)
         passed = [outcome for outcome in outcomes if outcome.passed]
         failed = [outcome for outcome in outcomes if not outcome.passed]
         if failed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -97,21 +96,6 @@ def examine(candidate: Candidate, run_card: ModelCard, evidence: Evidence) -> Ou
     return Outcome(
         candidate=candidate, checks=checks, content=written.content if passed else None, card=card, logits=logits
     )
-
-
-def with_twins(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """Leave out the file in the runtime's own format, whose weights can't be looked at, where its ONNX file failed."""
-    failed = {Path(each.candidate.name).stem for each in outcomes if each.candidate.is_onnx and not each.passed}
-    return [
-        replace(
-            each,
-            content=None,
-            checks=(*each.checks, Check("twin", False, f"{stem}.onnx, which holds the same graph, failed its checks")),
-        )
-        if not each.candidate.is_onnx and (stem := Path(each.candidate.name).stem) in failed
-        else each
-        for each in outcomes
-    ]
 
 
 def _run(checks: dict[str, CheckFunction], subject: Subject, evidence: Evidence) -> tuple[Check, ...]:
