@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -114,14 +114,17 @@ def _check_parts(dataset: Dataset) -> None:
 
 def absolute(spec: str) -> str:
     """Give a source by a name that means the same in every working folder."""
-    path = spec.removeprefix(FOLDER_PREFIX)
-    return spec if path == spec else f"{FOLDER_PREFIX}{Path(path).absolute()}"
+    return _at(spec, lambda path: str(Path(path).absolute()))
 
 
 def resolved(spec: str) -> str:
     """Give a source by the one name that its folder has, whatever links and ``..`` it is named by."""
+    return _at(spec, os.path.realpath)
+
+
+def _at(spec: str, place: Callable[[str], str]) -> str:
     path = spec.removeprefix(FOLDER_PREFIX)
-    return spec if path == spec else f"{FOLDER_PREFIX}{os.path.realpath(path)}"
+    return spec if path == spec else FOLDER_PREFIX + place(path)
 
 
 def _checksum(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:

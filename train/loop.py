@@ -123,10 +123,10 @@ def _report(
     loss = training.loss_sum.item() / steps
     training.loss_sum.zero_()
     # the loss is that of the weights before the last step
-    if not math.isfinite(loss) or not all(weights.isfinite().all() for weights in training.network.parameters()):
-        what = "the loss is" if not math.isfinite(loss) else "the weights are no finite numbers; the loss was"
+    sound = torch.stack([weights.isfinite().all() for weights in training.network.parameters()]).all()
+    if not math.isfinite(loss) or not sound:
         raise DivergenceError(
-            f"{what} {loss} after step {training.step}, so the weights are lost; try again, in another "
+            f"the loss is {loss} after step {training.step}, and the weights are lost; try again, in another "
             f"--out, with a lower --learning-rate than {recipe.learning_rate:g}, or look for unusual images in the data"
         )
     line = {"step": training.step, "loss": loss, "seconds": round(training.seconds, 3)}

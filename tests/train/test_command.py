@@ -303,7 +303,7 @@ def test_divergence_stops_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_divergence_in_the_last_steps_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(tmp_path / "run", "--preset", "seed", "--epochs", "1", "--learning-rate", "1e30") == 1
-    assert "after step 13, so the weights are lost" in capsys.readouterr().err
+    assert "after step 13, and the weights are lost" in capsys.readouterr().err
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
@@ -311,7 +311,7 @@ def test_divergence_of_the_last_step_of_all_is_seen(tmp_path: Path, capsys: pyte
     spec = own_digits(tmp_path / "own")  # one step an epoch, whose loss is that of the first weights
     options = ["--data", spec, "--epochs", "1", "--learning-rate", "1e300"]
     assert main(["train", *options, "--out", str(tmp_path / "run")]) == 1
-    assert "the weights are no finite numbers" in capsys.readouterr().err
+    assert "after step 1, and the weights are lost" in capsys.readouterr().err
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
