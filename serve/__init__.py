@@ -1,6 +1,7 @@
 """Answers over gRPC with a model file, on a CPU.
 
 settings.py     every option, declared once
+machine.py      how this process takes and gives back memory
 sizing.py       the limits that follow from it
 errors.py       what the core refuses
 batcher.py      gathers what callers ask at the same time; knows a callable and a clock, nothing of models

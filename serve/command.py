@@ -10,6 +10,7 @@ from scanline import streams
 from scanline.console import out
 from scanline.signals import handled_aside_by
 from serve import logs
+from serve.machine import share_memory_pools
 from serve.settings import ServeSettings as Settings
 
 # The grpcio whose core can leave its sockets to us. One that has lost the name would complain on stderr.
@@ -32,6 +33,7 @@ def run(settings: Settings) -> int:
     else:
         from serve.lifecycle import Server
 
+        share_memory_pools()
         server = Server(settings)
     restore = handled_aside_by(server.ask_to_stop)
     try:

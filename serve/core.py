@@ -247,7 +247,8 @@ class DigitService:
                 to 1; or the bytes of image files.
             version: the model version to use; empty for the current one.
             timeout: seconds after which the caller wants no answer, if it says more than its deadline does.
-            over: of a caller who has time: while too much is waiting, so does this, until the event is set.
+            over: of a stream, which has time: while too much is waiting, so does this, until the event is set. Who
+                reads the stream drops its requests when the caller goes: gRPC would keep a callback for each.
 
         Raises:
             BadRequestError: there is no image, or there are too many.
@@ -269,7 +270,7 @@ class DigitService:
         except CallError as error:
             pending.count_failure(error)
             raise
-        if over is None:  # or else serve/intake.py does it, for the last of a stream
+        if over is None:
             when_over(caller, pending.cancel)
         return pending
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from serve.health import Health
 from serve.intake import Deferred
 from serve.interceptor import Surroundings
 from serve.listening import bound
+from serve.machine import return_memory
 from serve.oip import servicer as oip
 from serve.repository import Repository
 from serve.settings import ServeSettings
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
 CLOSE_TIMEOUT: Final = 5.0
 # Settings whose defaults follow the machine: the log says how they stand.
 CHOSEN: Final = {"instances", "max_message_bytes", "max_calls", "max_streams", "max_pixels"}
-M_ARENA_MAX: Final = -8  # malloc.h
-M_MMAP_THRESHOLD: Final = -3
-LARGE_BYTES: Final = 2**18  # more than the 64 images of a usual batch
 PENDING: Final = 10_000  # calls that gRPC holds before it refuses more
 
 log = structlog.get_logger("scanline.server")
@@ -68,7 +65,6 @@ class Server:
         Raises:
             StartError: there is no model, it can't be used, or a port or the files of credentials can't be had.
         """
-        share_memory_pools()
         self._settings = settings
         self._worker = worker
         self._stop_asked = threading.Event()
@@ -239,26 +235,3 @@ def _tracer(settings: ServeSettings) -> Tracer | None:
     except ModuleNotFoundError as error:
         raise MissingExtraError("--trace-endpoint", "traces", error.name or "") from None
     return Tracer(settings.trace_endpoint, settings.trace_share)
-
-
-def share_memory_pools() -> None:
-    """Keep glibc from giving each thread a pool of its own (M_ARENA_MAX in mallopt(3)). Call it before they start.
-
-    With many pools, what one thread has freed is of no use to another, and resident memory wanders: under full load by
-    7.5 % in half an hour, with one pool by 2 %. What the lock of that pool costs could not be measured.
-
-    Large arrays stay out of the pool and go back to the machine when they are freed. By itself glibc raises the size
-    from which they do (M_MMAP_THRESHOLD) to the largest that it has seen: 24 streams of calls of 1,024 images took
-    1,055 MB like that, and take 440 MB so.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have no such pools
-    if mallopt is not None:
-        mallopt(M_ARENA_MAX, 1)
-        mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
-
-
-def return_memory() -> None:
-    """Give memory that is free but kept for later back to the machine (malloc_trim(3)); takes some milliseconds."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import Any, Final
 
 import grpc
@@ -40,8 +41,7 @@ class _BoundedPool(ThreadPoolExecutor, grpc.ServerInterceptor):
         super().__init__(calls.max_calls + PROBES + REFUSING, thread_name_prefix="call")
         self._under_way = Tally()
         self._calls = calls
-        self._wrap = wrap
-        self._wrapped: dict[str, Handler] = {}
+        self._wrap = cache(wrap)
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
         self._under_way.enter()
@@ -66,9 +66,7 @@ class _BoundedPool(ThreadPoolExecutor, grpc.ServerInterceptor):
         except CallError as error:
             objection = error
         else:
-            if method not in self._wrapped:
-                self._wrapped[method] = self._wrap(method, handler)
-            return self._wrapped[method]
+            return self._wrap(method, handler)
 
         def refuse(_: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
             context.abort(*self._calls.turn_away(method, context, objection))

@@ -15,6 +15,7 @@ from scanline.signals import handled_aside_by
 from serve import logs
 from serve.errors import NoAnswerError
 from serve.lifecycle import Server
+from serve.machine import share_memory_pools
 from serve.pipes import Asker, answer
 
 STATISTICS_PATIENCE: Final = 5.0
@@ -30,6 +31,7 @@ def main() -> int:
     orders, requests = (Connection(int(descriptor)) for descriptor in sys.argv[1:3])
     number, settings = orders.recv()
     supervisor = Asker(requests)
+    share_memory_pools()
     logs.configure(settings.log_level, settings.log_format, worker=number)
     try:
         server = Server(settings, worker=number)

@@ -225,17 +225,21 @@ def test_health_and_reflection_leave_half_of_the_places_to_others(transport: str
             call.cancel()
 
 
-def test_who_asks_for_the_health_and_sends_nothing_holds_up_no_refusal(transport: str) -> None:
-    over = threading.Event()
+def silent_checks(channel: grpc.Channel, count: int, over: threading.Event) -> list[Any]:
+    """Ask for the health as with unary calls, so many times, whose message does not come."""
 
     def nothing() -> Iterator[bytes]:
         over.wait(PATIENCE)
         yield from ()
 
+    check: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary("/grpc.health.v1.Health/Check")
+    return [check.future(nothing(), timeout=PATIENCE) for _ in range(count)]
+
+
+def test_who_asks_for_the_health_and_sends_nothing_holds_up_no_refusal(transport: str) -> None:
+    over = threading.Event()
     with serving(transport=transport, max_calls=4) as server, grpc.insecure_channel(server.address) as channel:
-        check: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary("/grpc.health.v1.Health/Check")
-        # as unary calls whose message never comes; one connection takes eight calls
-        checks = [check.future(nothing(), timeout=PATIENCE) for _ in range(7)]
+        checks = silent_checks(channel, 7, over)  # one connection takes eight calls
         until(lambda: any(call.done() for call in checks), "some are refused")
         try:
             code = DigitsStub(channel).Classify.with_call(ONE_IMAGE, timeout=PATIENCE)[1].code()
@@ -250,27 +254,30 @@ def test_who_asks_for_the_health_and_sends_nothing_holds_up_no_refusal(transport
 
 def test_who_is_refused_is_in_nobodys_way() -> None:
     over = threading.Event()
-
-    def nothing() -> Iterator[bytes]:
-        over.wait(PATIENCE)
-        yield from ()
-
     with (
         running("--transport", "loop", "--max-calls", "8") as server,
         grpc.insecure_channel(server.address) as channel,
     ):
         stub = DigitsStub(channel)
-        check: grpc.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary("/grpc.health.v1.Health/Check")
         for _ in range(20):
             stub.Classify(ONE_IMAGE, timeout=PATIENCE)
             over.clear()
             server.process.send_signal(signal.SIGSTOP)  # so that it finds at once what is asked now
-            checks = [check.future(nothing(), timeout=PATIENCE) for _ in range(9)]
+            checks = silent_checks(channel, 9, over)
             asked = stub.Classify.future(ONE_IMAGE, timeout=PATIENCE)
             server.process.send_signal(signal.SIGCONT)
             assert asked.code() is grpc.StatusCode.OK
             over.set()
             assert grpc.StatusCode.RESOURCE_EXHAUSTED in {call.code() for call in checks}
+
+
+def test_the_name_of_a_method_that_there_is_not_does_not_come_back_whole(transport: str) -> None:
+    with serving(transport=transport) as server, grpc.insecure_channel(server.address) as channel:
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{'x' * 5000}")
+        with pytest.raises(grpc.RpcError) as error:
+            call(b"", timeout=PATIENCE)
+        assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert len(str(error.value.details())) < 100
 
 
 class OverCall:

@@ -8,9 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from scanline.model import find
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 from serve.settings import ServeSettings
-from serve.supervisor import Supervisor
+from serve.supervisor import Supervisor, _Worker
 from tests.faults.server import until
 from tests.serve.conftest import PATIENCE, ServerProcess
 from tests.serve.test_credentials import NEW_CONNECTION
@@ -268,6 +270,54 @@ def test_a_second_signal_ends_all_at_once(start_server: StartServer) -> None:
     code, log = server.end()
     assert code == 0
     assert '"all workers stopped"' in log
+
+
+def test_a_worker_that_starts_does_not_undo_a_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    supervisor = Supervisor(ServeSettings(listen="127.0.0.1:0", workers=WORKERS, admin=True))
+    supervisor.start()
+    worker, on_started, answered = supervisor._workers[0], _Worker._on_started, threading.Event()
+
+    def halted(self: _Worker) -> bool:
+        """Take the worker's time away before it can act on the answer."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        is_unloaded = on_started(self)
+        answered.set()
+        return is_unloaded
+
+    with ThreadPoolExecutor(1) as orders:
+        try:
+            supervisor.administer("unload")
+            monkeypatch.setattr(_Worker, "_on_started", halted)
+            assert worker._process is not None
+            worker._process.kill()
+            assert answered.wait(PATIENCE)
+            order = orders.submit(supervisor.administer, "load")
+            until(lambda: worker._obeys, "the halted worker is asked")
+            worker._process.send_signal(signal.SIGCONT)
+            order.result(PATIENCE)
+            until(worker.is_ready, "it has what it was told to load")
+            assert worker._orders.ask("has_model", patience=PATIENCE)
+        finally:
+            worker._process.send_signal(signal.SIGCONT)  # type: ignore[union-attr] # it has one until it is told to end
+            supervisor.ask_to_stop()
+            supervisor.run_until_stopped()
+
+
+def test_a_worker_whose_supervisor_goes_as_it_starts_ends_in_good_order() -> None:
+    (orders, obeyed), (asked, questions) = Pipe(), Pipe()
+    descriptors = obeyed.fileno(), questions.fileno()
+    command = [sys.executable, "-m", "serve.worker", *map(str, descriptors)]
+    with subprocess.Popen(command, pass_fds=descriptors, stderr=subprocess.PIPE, text=True) as worker:
+        obeyed.close()
+        questions.close()
+        orders.send((1, ServeSettings(log_format="json", listen="127.0.0.1:0")))
+        assert worker.stderr is not None
+        assert any('"worker serving"' in line for line in worker.stderr)
+        for pipe in (asked, orders):
+            pipe.close()
+        assert "Traceback" not in worker.stderr.read()
+    assert worker.returncode == 0
 
 
 def test_a_port_whose_workers_do_not_listen_yet_is_taken() -> None:
