@@ -96,14 +96,12 @@ def test_it_comes_back_when_it_was_killed(serving: Machine) -> None:
     assert int(told(serving, "NRestarts")) == restarts + 1
 
 
-def last_stop(machine: Machine) -> dict[str, list[datetime]]:
-    """Give from the log when each process came to what it says of its last stop."""
+def logged(machine: Machine, invocation: str) -> dict[str, list[datetime]]:
+    """Give from the log when the processes of one start of the service came to what they say."""
     machine.run("journalctl", "--sync")
-    log = machine.run("journalctl", "--unit", "scanline", "--output", "cat").splitlines()
-    events = [json.loads(line) for line in log if line.startswith("{")]
-    begun = max(index for index, event in enumerate(events) if event["event"] == "serving")
+    log = machine.run("journalctl", f"_SYSTEMD_INVOCATION_ID={invocation}", "--output", "cat").splitlines()
     times: dict[str, list[datetime]] = {}
-    for event in events[begun:]:
+    for event in (json.loads(line) for line in log if line.startswith("{")):
         times.setdefault(event["event"], []).append(datetime.fromisoformat(event["timestamp"]))
     return times
 
@@ -112,14 +110,15 @@ def last_stop(machine: Machine) -> dict[str, list[datetime]]:
 def test_stopping_finishes_the_calls_that_are_under_way(serving: Machine, workers: int) -> None:
     serving.write("/etc/scanline.env", f"SCANLINE_WORKERS={workers}\nSCANLINE_DRAIN_DELAY={DRAIN_DELAY}\n")
     serving.run("systemctl", "restart", "scanline")
-    until(lambda: serving.call(SCANLINE, "health")[0] == 0, "it serves")
+    invocation = told(serving, "InvocationID")
+    until(lambda: "serving" in logged(serving, invocation), "all workers serve")  # health is well from the first on
     serving.write("/opt/drain.py", (HERE / "drain_probe.py").read_text())
     serving.run("/opt/scanline/bin/python", "/opt/drain.py")
     assert (told(serving, "Result"), told(serving, "ExecMainStatus")) == ("success", "0")
     assert told(serving, "ActiveState") == "inactive"
-    stop = last_stop(serving)  # each process is told once: what is told twice ends at once
-    assert len(stop["draining"]) == workers
-    assert min(stop["draining"]) - min(stop["not serving"]) >= timedelta(seconds=DRAIN_DELAY)
+    events = logged(serving, invocation)  # each process is told once: what is told twice ends at once
+    assert len(events["draining"]) == workers
+    assert min(events["draining"]) - min(events["not serving"]) >= timedelta(seconds=DRAIN_DELAY)
 
 
 def test_it_is_not_started_again_with_a_setting_that_is_wrong(machine: Machine) -> None:
