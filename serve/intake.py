@@ -25,7 +25,8 @@ class Deferred:
     """A unary method in two halves, so that a thread which has other calls to look after need not wait between them.
 
     Attributes:
-        is_slow: whether the first half of a request takes so long that it needs a thread of its own.
+        is_slow: whether a request needs a thread of its own: for its first half, or because its end may come before the
+            answers do.
         begin: the first half, which checks a request and queues its images.
         end: makes the response of a request, once its answers can be had without waiting.
     """

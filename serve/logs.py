@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Final, Literal
 
@@ -21,6 +22,7 @@ def configure(level: str, form: Literal["auto", "console", "json"], worker: int 
         worker: the number of this process, which its lines then say, if several write to the same stderr.
     """
     is_terminal = sys.stderr.isatty()
+    has_colours = is_terminal and not os.environ.get("NO_COLOR")  # https://no-color.org
     for_people = form == "console" or (form == "auto" and is_terminal)
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
@@ -29,7 +31,7 @@ def configure(level: str, form: Literal["auto", "console", "json"], worker: int 
     if worker is not None:
         shared.append(lambda _logger, _method, event: {**event, "worker": worker})
     render: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=is_terminal, exception_formatter=structlog.dev.plain_traceback)]
+        [structlog.dev.ConsoleRenderer(colors=has_colours, exception_formatter=structlog.dev.plain_traceback)]
         if for_people
         else [structlog.processors.ExceptionRenderer(TRACEBACKS), structlog.processors.JSONRenderer()]
     )

@@ -102,10 +102,13 @@ class OpenInference(GRPCInferenceServiceServicer):
     def deferred(self) -> dict[str, Deferred | None]:
         """Give the methods that take a thread's time, in two halves where they have them.
 
-        Reading image files takes it, and waiting for a model to be loaded, or for other processes.
+        Reading image files takes it, and waiting for a timeout of the protocol's own, a model to be loaded, or other
+        processes.
         """
         infer = Deferred(
-            is_slow=lambda request: request.model_name == FILES_MODEL, begin=self._submit, end=self._respond
+            is_slow=lambda request: request.model_name == FILES_MODEL or convert.TIMEOUT in request.parameters,
+            begin=self._submit,
+            end=self._respond,
         )
         whole = ("ModelStatistics", "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload")
         return {f"/{SERVICE}/ModelInfer": infer, **{f"/{SERVICE}/{name}": None for name in whole}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -33,3 +35,17 @@ def test_a_file_gets_neither_colours_nor_what_callers_sent(tmp_path: Path, form:
     assert "no such digit" in text
     assert "in fail" in text or '"name": "fail"' in text
     assert "a caller's own" not in text
+
+
+@pytest.mark.parametrize(("wish", "coloured"), [("", True), ("1", False)])
+def test_a_terminal_gets_colours_unless_they_are_not_wanted(wish: str, coloured: bool) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        environment = {**os.environ, "NO_COLOR": wish}
+        subprocess.run([sys.executable, "-c", FAILS.format(form="auto")], stderr=theirs, check=True, env=environment)
+        shown = os.read(ours, 4096).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "failed" in shown
+    assert ("\x1b" in shown) == coloured

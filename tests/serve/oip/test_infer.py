@@ -18,7 +18,9 @@ from scanline.inference.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from scanline.model import Model
 from scanline.v1 import digits_pb2
 from scanline.v1.digits_pb2_grpc import DigitsStub
-from tests.serve.conftest import PATIENCE, serving
+from serve.batcher import EXPIRED
+from serve.lifecycle import Server
+from tests.serve.conftest import PATIENCE, HeldModel, serving
 from tests.serve.test_digits import png, refusal
 
 Input = pb.ModelInferRequest.InferInputTensor
@@ -352,6 +354,22 @@ def test_a_timeout_that_has_passed_is_a_deadline(oip: GRPCInferenceServiceStub, 
     request = asking(np.tile(images[:32], (32, 1, 1)))  # longer than the timeout, even on the fastest machine
     request.parameters["timeout"].int64_param = 1
     assert refusal(lambda: oip.ModelInfer(request))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_a_timeout_passes_behind_a_stalled_model(
+    held: HeldModel, held_server: Server, images: NDArray[np.uint8]
+) -> None:
+    with grpc.insecure_channel(held_server.address) as channel:
+        oip = GRPCInferenceServiceStub(channel)
+        running = oip.ModelInfer.future(asking(images[:1]))
+        assert held.started.acquire(timeout=PATIENCE)
+        request = asking(images[:1])
+        request.parameters["timeout"].int64_param = 50_000
+        assert refusal(lambda: oip.ModelInfer(request, timeout=PATIENCE / 2)) == (
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            EXPIRED,
+        )
+        assert not running.done()
 
 
 def test_a_stream_is_answered_in_order_and_goes_on_after_a_bad_request(
