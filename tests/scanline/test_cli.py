@@ -189,6 +189,14 @@ def test_a_name_reaches_a_terminal_as_it_is_but_for_control_characters(tmp_path:
     assert not set(shown) & {"\x1b", "\x07", "\x9b"}
 
 
+@pytest.mark.parametrize("words", ["serve --print-settings", "train --help", "export --help"])
+def test_modules_in_the_working_folder_are_not_taken_for_ours(tmp_path: Path, words: str) -> None:
+    for name in ("serve", "train", "export"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('not this one')")
+    result = shell(f"{SCANLINE} {words}", tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("words", ["score a.png --output table.csv", "preprocess a.png --out pictures"])
 def test_a_working_folder_that_is_gone_is_named(tmp_path: Path, words: str) -> None:
     (tmp_path / "gone").mkdir()
