@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from scanline.client.connection import TIMEOUT, Connection
-from scanline.client.messages import Limits, Part, is_about_size, model_of, predictions_of, split
+from scanline.client.messages import Limits, Part, is_about_size, model_of, predictions_of, smaller, split
 from scanline.contract import ServedModel
 from scanline.errors import ServiceError
 from scanline.images import Image, items
@@ -132,7 +132,7 @@ class Client:
         return part, self._connection.classify(part.request(probabilities=probabilities))
 
     def _answers(self, sent: _Sent | Prediction, limits: Limits, *, probabilities: bool) -> list[Prediction]:
-        """Wait for a part's answers. One that is refused is split anew where the server takes less than it did."""
+        """Wait for a part's answers. One that is refused for its size goes again in smaller ones."""
         if isinstance(sent, Prediction):
             return [sent]
         part, call = sent
@@ -143,13 +143,14 @@ class Client:
                 raise
             if part.fits(limits):
                 limits.take(self._connection.describe().result().limits)
-            if part.fits(limits):
+            parts = smaller(part, limits)
+            if not parts:
                 raise
             return [
                 answer
-                for smaller in split(part.items(), limits)
+                for each in parts
                 for answer in self._answers(
-                    self._send(smaller, probabilities=probabilities), limits, probabilities=probabilities
+                    self._send(each, probabilities=probabilities), limits, probabilities=probabilities
                 )
             ]
         return predictions_of(response, part, probabilities=probabilities, min_confidence=self._min_confidence)

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from concurrent.futures import Future
 from itertools import islice
 from typing import TypeAlias
 
 from scanline.client.connection import Connection
-from scanline.client.messages import Limits, Part, is_about_size, predictions_of, split
+from scanline.client.messages import Limits, Part, is_about_size, predictions_of, smaller
 from scanline.errors import ServiceError
 from scanline.prediction import Prediction
-from scanline.v1 import digits_pb2 as pb
 
 Answer: TypeAlias = "asyncio.Future[list[Prediction]]"
 
@@ -85,20 +83,24 @@ class Gatherer:
             self._on_their_way += 1
             carrier = self._loop.create_task(self._carry(message, shares, probabilities=probabilities))
             self._carriers.add(carrier)  # the loop itself keeps no hold of a task
-            carrier.add_done_callback(self._carriers.discard)
-
-    async def _carry(self, message: Part, shares: list[tuple[int, Answer]], *, probabilities: bool) -> None:
-        """Send a message and hand out its answers, or its error; take it back when nobody waits for it any more."""
-        try:
-            call = self._connection.classify(message.request(probabilities=probabilities))
+            carrier.add_done_callback(self._arrived)
 
             def take_back(_: Answer) -> None:
                 if all(answer.cancelled() for _, answer in shares):
-                    call.cancel()
+                    carrier.cancel()
 
             for _, answer in shares:
                 answer.add_done_callback(take_back)
-            answers = await self._answers(message, call, probabilities=probabilities)
+
+    def _arrived(self, carrier: asyncio.Task[None]) -> None:
+        self._carriers.discard(carrier)
+        self._on_their_way -= 1
+        self._flush()
+
+    async def _carry(self, message: Part, shares: list[tuple[int, Answer]], *, probabilities: bool) -> None:
+        """Send a message and hand out its answers, or its error."""
+        try:
+            answers = await self._answers(message, probabilities=probabilities)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer of tasks that would else wait for ever: nobody awaits this one
             for _, answer in shares:
                 if not answer.cancelled():
@@ -109,29 +111,25 @@ class Gatherer:
                 share = list(islice(coming, count))
                 if not answer.cancelled():
                     answer.set_result(share)
-        finally:
-            self._on_their_way -= 1
-            self._flush()
 
-    async def _answers(
-        self, message: Part, call: Future[pb.ClassifyResponse], *, probabilities: bool
-    ) -> list[Prediction]:
-        """Wait for a message's answers. One that is refused is split anew where the server takes less than it did."""
+    async def _answers(self, message: Part, *, probabilities: bool) -> list[Prediction]:
+        """Send a message and wait for its answers. One that is refused for its size goes again in smaller ones."""
         try:
-            response = await asyncio.wrap_future(call)
+            response = await asyncio.wrap_future(
+                self._connection.classify(message.request(probabilities=probabilities))
+            )
         except ServiceError as error:
             if not is_about_size(error):
                 raise
             if message.fits(self.limits):
                 self.limits.take((await asyncio.wrap_future(self._connection.describe())).limits)
-            if message.fits(self.limits):
+            parts = smaller(message, self.limits)
+            if not parts:
                 raise
             answers: list[Prediction] = []
-            for smaller in split(message.items(), self.limits):
-                if isinstance(smaller, Prediction):
-                    answers.append(smaller)
-                else:
-                    again = self._connection.classify(smaller.request(probabilities=probabilities))
-                    answers += await self._answers(smaller, again, probabilities=probabilities)
+            for each in parts:
+                answers += (
+                    [each] if isinstance(each, Prediction) else await self._answers(each, probabilities=probabilities)
+                )
             return answers
         return predictions_of(response, message, probabilities=probabilities, min_confidence=self._min_confidence)

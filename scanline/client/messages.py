@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -36,7 +37,7 @@ REASONS: Final = {
 
 
 class Limits:
-    """What one message may hold; it changes where a server that has started again takes less.
+    """What one message may hold; it changes where a server takes less: one of several, or one that has started again.
 
     Attributes:
         images: how many images.
@@ -119,6 +120,17 @@ def split(stream: Iterable[Item], limits: Limits) -> Iterator[Part | Prediction]
         part.size += size
     if part.contents:
         yield part
+
+
+def smaller(part: Part, limits: Limits) -> list[Part | Prediction]:
+    """Give the images of a part that was refused for its size in smaller ones; nothing where there is but one.
+
+    A part within the limits is halved: of several servers another than the one that refused may have told them.
+    """
+    images, half = part.items(), len(part.contents) // 2
+    if not part.fits(limits):
+        return [*split(images, limits)]
+    return [*split(islice(images, half), limits), *split(images, limits)] if half else []
 
 
 def is_about_size(error: ServiceError) -> bool:

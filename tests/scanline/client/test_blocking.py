@@ -125,10 +125,20 @@ def test_a_server_that_takes_less_since_it_started_again_is_asked_again(
             assert (refused.error is not None) == ("max_message_bytes" in less)
 
 
-def test_a_message_too_large_for_one_of_several_servers_is_said_at_once(pixels: NDArray[np.uint8]) -> None:
+@pytest.mark.parametrize("less", [{"max_message_bytes": 8192}, {"max_images": 7}], ids=lambda less: next(iter(less)))
+def test_servers_that_take_less_than_others_get_smaller_messages(
+    reader: Reader, pixels: NDArray[np.uint8], less: dict[str, int]
+) -> None:
+    expected = [answer.digit for answer in reader.classify(pixels[:100])]
+    with serving() as one, serving(**less) as other, Client(f"{one.address},{other.address}") as client:
+        for _ in range(3):  # one call after the other: each address is asked at each of its turns
+            assert [answer.digit for answer in client.classify(pixels[:100])] == expected
+
+
+def test_a_file_too_large_for_one_of_several_servers_is_said_at_once() -> None:
     with serving() as one, serving(max_message_bytes=8192) as less, Client(f"{one.address},{less.address}") as client:
         with pytest.raises(ServiceError, match=r"refused: .*larger than max .*\(RESOURCE_EXHAUSTED\)") as error:
-            client.classify(pixels[:100])
+            client.classify([bytes(10_000)])
         assert type(error.value) is ServiceError
 
 

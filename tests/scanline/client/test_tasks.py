@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 
 import grpc
@@ -13,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from scanline import AsyncClient, ClosedError, InputError, Prediction, Reader, ServiceError, UnreachableError, samples
-from scanline.client import call
+from scanline.client import call, connection
 from scanline.client.connection import IN_FLIGHT
 from scanline.client.gather import Answer, Gatherer
 from scanline.client.messages import Part
@@ -155,6 +156,34 @@ def test_messages_that_nobody_waits_for_any_more_are_in_nobody_s_way() -> None:
         assert [answer.digit for answer in asyncio.run(ask())] == [0, 1, 2]
 
 
+def test_what_has_been_made_smaller_is_taken_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask() -> list[Prediction]:
+        async with AsyncClient(full.address, timeout=600) as client:
+            await client.classify([])
+            task = asyncio.create_task(client.classify(numbered(50)))
+            await asyncio.to_thread(until, lambda: len(full.times) == 2, "it and its first half have been refused")
+            task.cancel()
+            async with asyncio.timeout(PATIENCE):
+                return await client.classify(numbered(3))
+
+    monkeypatch.setattr(connection, "IN_FLIGHT", 1)
+    too_large = Refusal(grpc.StatusCode.INVALID_ARGUMENT)
+    come_back_later = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "300000")
+    with scripted([too_large, come_back_later]) as full:
+        assert [answer.digit for answer in asyncio.run(ask())] == [0, 1, 2]
+    assert full.images == [50, 25, 3]
+
+
+def test_servers_that_take_less_than_others_get_smaller_messages(reader: Reader) -> None:
+    async def ask(target: str) -> list[list[Prediction]]:
+        async with AsyncClient(target) as client:  # one call after the other: each address has each of its turns
+            return [await client.classify(NOISE[:100]) for _ in range(3)]
+
+    with serving() as one, serving(max_images=3) as other:
+        for answers in asyncio.run(ask(f"{one.address},{other.address}")):
+            assert same(answers, reader.classify(NOISE[:100]))
+
+
 def test_what_is_no_image_is_refused_to_the_task_that_sent_it(server: Server) -> None:
     async def ask() -> list[list[Prediction] | BaseException]:
         async with AsyncClient(server.address) as client:
@@ -179,7 +208,7 @@ def test_one_error_of_many_messages_is_the_only_one_that_is_heard(caplog: pytest
 
             await client.classify(images())
 
-    refusals = [Refusal(grpc.StatusCode.INVALID_ARGUMENT)] * 20
+    refusals = repeat(Refusal(grpc.StatusCode.INVALID_ARGUMENT))
     with scripted(refusals) as refusing, pytest.raises(ServiceError, match="as the script says"):
         asyncio.run(ask())
     gc.collect()  # asyncio complains of an error that nobody has looked at when its future goes
