@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Final
 
 from pydantic import Field
@@ -31,7 +30,7 @@ class Settings(EngineSettings):
 
     model_config = SettingsConfigDict(env_prefix="SCANLINE_CLASSIFY_")
 
-    files: tuple[Path, ...] = Field(
+    files: tuple[str, ...] = Field(
         description="image files, and - for one on standard input", json_schema_extra={POSITIONAL: True}
     )
     json_: bool = Field(
@@ -56,9 +55,9 @@ def run(settings: Settings) -> int:
     return int(any(prediction.error is not None for prediction in predictions))
 
 
-def _images(file: Path) -> list[tuple[str, Image]]:
+def _images(file: str) -> list[tuple[str, Image]]:
     """Give each image of a file with its name."""
-    if str(file) == STANDARD_INPUT:
+    if file == STANDARD_INPUT:
         return [(STANDARD_INPUT, sys.stdin.buffer)]
     return [*pages(file)]
 

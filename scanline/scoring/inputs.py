@@ -25,10 +25,10 @@ from scanline.errors import ScanlineError, UsageError
 from scanline.images import Page, is_image, page_names
 from scanline.scoring import containers
 from scanline.scoring.entry import Entry
+from scanline.scoring.journal import is_partial
 
 MANIFEST_SUFFIX: Final = ".csv"
 STANDARD_INPUT: Final = "-"
-PARTIAL_SUFFIX: Final = ".partial"  # of journal.partial_folder
 UNCLOSED: Final = "unexpected end of data"  # what csv says where a quote is open at the end
 UTF16: Final = ("\udcff\udcfe", "\udcfe\udcff")  # how its first bytes come out as UTF-8
 
@@ -129,19 +129,23 @@ def _list(others: Others) -> Iterator[Entry]:
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """Give what matches, in any order, what several ** find more than once.
+    """Give what matches, in any order, what several ** find more than once; no table in the making."""
+    for match in _globbed(pattern):
+        if all(part in pattern for part in match.split("/") if is_partial(part)):
+            yield match
 
-    The ** of glob itself follows links to folders, which may lead back.
-    """
+
+def _globbed(pattern: str) -> Iterator[str]:
+    """Match as glob does, whose ** follows links to folders, which may lead back."""
     parts = pattern.split("/")
     if "**" not in parts:
         yield from glob.iglob(pattern)  # noqa: PTH207 - Path.glob takes no absolute pattern, and its * matches hidden files
         return
     at = parts.index("**")
     start, rest = "".join(f"{part}/" for part in parts[:at]), "/".join(parts[at + 1 :] or ["*"])
-    for top in _matches(start) if start else ("",):
+    for top in _globbed(start) if start else ("",):
         for folder in _folders(top):
-            yield from _matches(glob.escape(folder) + rest)
+            yield from _globbed(glob.escape(folder) + rest)
 
 
 def _folders(top: str) -> Iterator[str]:
@@ -244,8 +248,6 @@ def _listed(folder: str, others: Others) -> Iterator[tuple[str, bool]]:
 
     SQLite sorts the names: beyond a few thousand it does so on disk, so that a folder of millions takes no memory.
     """
-    if folder.endswith(PARTIAL_SUFFIX):
-        others = Others()  # a table's own parts
     try:
         with os.scandir(folder) as entries, closing(sqlite3.connect("")) as names:  # "": a temporary file of its own
             names.execute("CREATE TABLE names (is_folder, path)")
@@ -261,7 +263,7 @@ def _listed(folder: str, others: Others) -> Iterator[tuple[str, bool]]:
 
 def _is_folder(entry: os.DirEntry[str], others: Others) -> bool | None:
     if entry.is_dir(follow_symlinks=False):
-        return True
+        return None if is_partial(entry.name) else True
     if is_image(entry.name):  # a link that leads nowhere, or to itself, and a pipe are rows with their errors
         return False
     others.number += not entry.name.startswith(".")  # hidden ones, nobody expects to be read

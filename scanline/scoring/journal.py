@@ -31,7 +31,7 @@ from scanline.lock import held
 from scanline.prediction import Prediction
 from scanline.scoring.engine import Batch
 from scanline.scoring.entry import Entry
-from scanline.scoring.formats import format_of
+from scanline.scoring.formats import FORMATS, format_of
 from scanline.scoring.rows import Columns, Row
 from scanline.scoring.tally import Tally
 
@@ -39,6 +39,7 @@ from scanline.scoring.tally import Tally
 # costs what no part has yet.
 PART_ROWS: Final = 10_000
 PART_SECONDS: Final = 5.0
+PARTIAL: Final = ".partial"
 STATE: Final = "state.json"
 LOCK: Final = "lock"
 
@@ -183,7 +184,12 @@ class Journal:
 
 def partial_folder(output: Path) -> Path:
     """Give the folder of an output in the making."""
-    return output.with_name(f"{output.name}.partial")
+    return output.with_name(f"{output.name}{PARTIAL}")
+
+
+def is_partial(name: str) -> bool:
+    """Say whether a folder's name is that of an output in the making."""
+    return name.endswith(PARTIAL) and name.removesuffix(PARTIAL).endswith(tuple(FORMATS))
 
 
 def kept_rows(output: Path) -> Path | None:

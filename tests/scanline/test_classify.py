@@ -100,6 +100,18 @@ def test_an_image_may_come_on_standard_input() -> None:
             assert (result.returncode, rows[1]["error"]) == (1, error)
 
 
+def test_a_file_is_taken_by_the_name_that_was_given(tmp_path: Path) -> None:
+    image = samples.files()[0].read_bytes()
+    (tmp_path / "-").write_bytes(image)
+    (tmp_path / "a.png").write_bytes(image)
+    line = [sys.executable, "-m", "scanline", "classify", "--json", "./-", "./a.png", "http://host/a.png"]
+    result = subprocess.run(line, cwd=tmp_path, input="", capture_output=True, text=True, check=False)
+    rows = [json.loads(row) for row in result.stdout.splitlines()]
+    assert [row["path"] for row in rows] == ["./-", "./a.png", "http://host/a.png"]
+    assert [row["digit"] for row in rows] == [samples.label(samples.files()[0])] * 2 + [None]
+    assert rows[2]["error"] == "can't read http://host/a.png: No such file or directory"
+
+
 def test_a_rejected_digit_is_shown_as_a_guess(tmp_path: Path) -> None:
     blank = tmp_path / "page.png"
     Image.new("L", (200, 100), 255).save(blank)

@@ -14,7 +14,7 @@ import pytest
 
 from scanline.errors import ScanlineError, UsageError
 from scanline.scoring.entry import Entry
-from scanline.scoring.inputs import Others, count, find
+from scanline.scoring.inputs import Others, count, find, manifests
 from tests.scanline.scoring.entries import PNG, names
 
 
@@ -79,13 +79,23 @@ def test_files_that_are_passed_over_are_counted(tmp_path: Path) -> None:
         "a/m.csv",
         "3.jpe",
         "3.doc",
-        "o.csv.partial/lock",
     )
     others = Others()
     assert len(list(find([str(tmp_path)], others))) == 3
     assert others.number == 4
     assert len(list(find([str(tmp_path / "*")], others))) == 3
     assert others.number == 8
+
+
+@pytest.mark.parametrize("pattern", ["**/*.csv", "*/*.csv", "*.csv", "**", "*", ""])
+def test_the_parts_of_a_table_in_the_making_are_not_read(tmp_path: Path, pattern: str) -> None:
+    for table in ("d/out.csv", "out.csv"):
+        files(tmp_path, f"{table}.partial/lock", f"{table}.partial/state.json", f"{table}.partial/joined.csv")
+        (tmp_path / f"{table}.partial" / "000000.csv").write_text("path,digit\ngone.png,7\n")
+    others = Others()
+    assert list(find([f"{tmp_path}/{pattern}"], others)) == []
+    assert others.number == 0
+    assert list(manifests([f"{tmp_path}/{pattern}"])) == []
 
 
 def test_two_stars_follow_no_link_to_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
