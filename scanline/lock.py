@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,11 +21,14 @@ def held(lock: IO[str], output: Path) -> Iterator[None]:
         output: what the lock stands for.
 
     Raises:
-        UsageError: another run holds the lock.
+        UsageError: another run holds the lock, or has removed it at its end since it was opened.
     """
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"another run is writing {output}") from None
+            is_there = os.path.samestat(os.fstat(lock.fileno()), Path(lock.name).stat())
+        except (BlockingIOError, FileNotFoundError):
+            is_there = False
+        if not is_there:
+            raise UsageError(f"another run is writing {output}")
         yield

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import errno
+import fcntl
 import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import pytest
 
@@ -131,6 +132,23 @@ def test_two_runs_do_not_write_one_table(tmp_path: Path) -> None:
     output = tmp_path / "out.csv"
     with place(output, KIND.columns), pytest.raises(UsageError, match=r"another run is writing .*out\.csv"):
         run(output, entries(1), Fake())
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_lock_that_an_ending_run_has_removed_holds_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    lock, flock = tmp_path / "out.csv.partial" / "lock", fcntl.flock
+
+    def flock_late(file: IO[str], how: int) -> None:
+        lock.unlink()  # by a run that ends between our opening and our locking it
+        if again:
+            lock.touch()  # by a third that begins
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock_late)
+    with pytest.raises(UsageError, match=r"another run is writing .*out\.csv"):
+        run(tmp_path / "out.csv", entries(1), Fake())
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
