@@ -39,7 +39,8 @@ class PlainConsole(Console):
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
-        if not self.is_terminal and "COLUMNS" not in os.environ:
+        columns = os.environ.get("COLUMNS")
+        if columns == "0" or (columns is None and not self.is_terminal):  # 0: what a terminal says that does not know
             self.width = UNFOLDED
 
     def render_str(self, text: str, **options: Any) -> Text:

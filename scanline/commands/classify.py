@@ -75,7 +75,7 @@ def _explained(name: str, image: Image, prediction: Prediction) -> Prediction:
 
 
 def _table(names: Sequence[str], predictions: Sequence[Prediction]) -> Table:
-    table = Table(Column("file", overflow="fold"), "digit", "confidence", "status")
+    table = Table(Column("file", overflow="fold"), "digit", "confidence", Column("status", overflow="fold"))
     for name, prediction in zip(names, predictions, strict=True):
         note = prediction.error or prediction.reason
         status = visible(f"{prediction.status}: {note}") if note else prediction.status

@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
-from rich.table import Table
+from rich.table import Column, Table
 
 from scanline import console, signals
 from scanline.commands.engine import EngineSettings, engine
@@ -158,9 +158,9 @@ def _print_labels(tally: Tally) -> None:
 
 
 def _confusion(tally: Tally) -> Table:
-    table = Table("label", *LABELS, title="labels, and as what they were read")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    # up to 999999 of each digit fit a terminal of 80 columns; where they don't, they are folded, not cut
+    columns = [Column(digit, justify="right", min_width=5, overflow="fold") for digit in LABELS]
+    table = Table("label", *columns, title="labels, and as what they were read", box=None, padding=(0, 1, 0, 0))
     for label, numbers in zip(LABELS, tally.confusion, strict=True):
-        table.add_row(label, *(f"{number:,}" if number else "" for number in numbers))
+        table.add_row(label, *(str(number or "") for number in numbers))
     return table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from scanline import Reader, samples
+from scanline.preprocess import steps
 from scanline.scoring.inputs import find
 from tests.scanline.scoring.running import environment, line, table
 from tests.serve.conftest import serving
@@ -137,6 +140,18 @@ def test_labels_give_accuracy_and_a_confusion_matrix(tmp_path: Path) -> None:
     assert list(rows[0]) == ["path", "label", *COLUMNS[1:]]
     assert [row["label"] for row in rows[-2:]] == ["", "3"]
     assert rows[-1]["path"] == str(tmp_path / "gone.png")
+
+
+def test_a_confusion_matrix_of_thousands_is_not_cut(tmp_path: Path) -> None:
+    for file in samples.files():  # small ones, which are read in no time
+        Image.fromarray(steps(file.read_bytes()).rows).save(tmp_path / f"{samples.label(file)}.png")
+    rows = [f"{digit}.png,{digit}" for digit in range(10)] * 1100
+    (tmp_path / "m.csv").write_text("path,label\n" + "\n".join(rows))
+    result = command(tmp_path / "m.csv", "--output", tmp_path / "out.csv", COLUMNS="80")
+    assert result.returncode == 0, result.stderr
+    assert [line.split() for line in result.stdout.splitlines() if re.match(r"[0-9] +[0-9]+ *$", line)] == [
+        [str(digit), "1100"] for digit in range(10)
+    ]
 
 
 def test_manifests_that_a_pattern_matches_have_labels(tmp_path: Path) -> None:
