@@ -13,7 +13,6 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
-    TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
@@ -57,6 +56,11 @@ def error(message: str) -> None:
     err.print(Text("error:", "bold red"), message)
 
 
+class _NameColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(visible(task.description), "progress.description")
+
+
 class _RateColumn(ProgressColumn):
     def __init__(self, unit: str) -> None:
         super().__init__()
@@ -70,7 +74,7 @@ class _RateColumn(ProgressColumn):
 def progress(unit: str) -> Progress:
     """Give a progress bar on stderr that shows count, rate and time left, and nothing where there is no terminal."""
     return Progress(
-        TextColumn("[progress.description]{task.description}"),
+        _NameColumn(),
         BarColumn(),
         MofNCompleteColumn(),
         _RateColumn(unit),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import shlex
 import shutil
 import signal
@@ -187,6 +188,17 @@ def test_a_name_reaches_a_terminal_as_it_is_but_for_control_characters(tmp_path:
     shown = result.stdout + result.stderr
     assert r"[b]:eye:\x1b[2J\x1b]0;mine\x07\n\x9b1m" in shown
     assert not set(shown) & {"\x1b", "\x07", "\x9b"}
+
+
+def test_a_progress_bar_shows_a_name_as_it_is() -> None:
+    work = "from scanline import console\nwith console.progress('files') as bar: bar.add_task('[b]/\x1b[2J', total=1)"
+    ours, theirs = pty.openpty()
+    try:
+        subprocess.run([sys.executable, "-c", work], stderr=theirs, check=True, env=os.environ | {"COLUMNS": "80"})
+        assert r"[b]/\x1b[2J" in os.read(ours, 4096).decode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 @pytest.mark.parametrize("words", ["serve --print-settings", "train --help", "export --help"])
