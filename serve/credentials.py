@@ -6,7 +6,6 @@ What can't be read or doesn't fit together leaves what there was in its place, a
 from __future__ import annotations
 
 import hmac
-import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ import grpc
 import structlog
 
 from scanline.errors import StartError
+from scanline.tokens import FORM, is_token
 from serve.core import Metadata
 from serve.errors import UnauthenticatedError
 from serve.folder import Stamp, stamp_of
@@ -23,7 +23,6 @@ from serve.statistics import Statistics, What
 
 AUTHORIZATION: Final = "authorization"
 SCHEME: Final = "Bearer "
-_TOKEN: Final = re.compile(rb"[!-~]+")
 
 log = structlog.get_logger("scanline.server")
 
@@ -158,6 +157,6 @@ def _read_tokens(paths: Sequence[Path]) -> list[bytes]:
     if not tokens:
         raise StartError(f"no tokens from {path}: it is empty; expected one on each line")
     for number, token in tokens.items():
-        if _TOKEN.fullmatch(token) is None:
-            raise StartError(f"no tokens from {path}: line {number} has other than printable ASCII without spaces")
+        if not is_token(token.decode("ascii", "replace")):
+            raise StartError(f"no tokens from {path}: line {number} has other than {FORM}")
     return list(tokens.values())

@@ -17,6 +17,7 @@ from scanline.client.call import Call
 from scanline.contract import MAX_TIMEOUT
 from scanline.errors import InputError
 from scanline.tls import Tls
+from scanline.tokens import FORM, is_token
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 
@@ -24,7 +25,6 @@ from scanline.v1.digits_pb2_grpc import DigitsStub
 IN_FLIGHT: Final = 8
 TIMEOUT: Final = 30.0
 _ADDRESS: Final = re.compile(r"(?:dns://[^/,\s]*/)?(?:\[[0-9a-fA-F:.%]+\]|[^\s,:/\[\]]+):([0-9]{1,5})")
-_TOKEN: Final = re.compile(r"[!-~]+")
 OPTIONS: Final[Mapping[str, Any]] = {
     # every address that a name has takes its turn; one that is down is left out
     "grpc.service_config": '{"loadBalancingConfig": [{"round_robin": {}}]}',
@@ -96,8 +96,8 @@ class Connection:
         """
         if not _is_timeout(timeout):
             raise InputError(f"the timeout is a number of seconds above 0, at most {MAX_TIMEOUT}, not {timeout!r}")
-        if token is not None and not _is_token(token):
-            raise InputError("the token is no text of printable ASCII characters without spaces")
+        if token is not None and not is_token(token):
+            raise InputError(f"the token is no text of {FORM}")
         if not isinstance(tls, Tls | None):
             raise InputError(f"tls is a scanline.Tls, such as Tls(roots='ca.pem'), or None, not {tls!r}")
         self.target = target
@@ -167,7 +167,3 @@ def _is_timeout(value: float) -> bool:
         return bool(0 < value <= MAX_TIMEOUT)
     except TypeError:  # no number
         return False
-
-
-def _is_token(value: object) -> bool:
-    return isinstance(value, str) and _TOKEN.fullmatch(value) is not None

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from scanline.contract import MAX_TIMEOUT
 from scanline.errors import InputError, UsageError
 from scanline.settings import Settings, given
+from scanline.tokens import FORM, is_token
 
 if TYPE_CHECKING:
     from scanline.client import Client
@@ -67,8 +68,8 @@ def engine(settings: EngineSettings) -> Reader | Client:
     """Give a client of the servers where some are named, else a reader of the model; only that one's packages load.
 
     Raises:
-        UsageError: the token can't be read.
-        InputError: a certificate or the token can't be used.
+        UsageError: the token can't be read or used.
+        InputError: a certificate can't be used.
         ModelError: the model can't be used.
     """
     if settings.server is None:
@@ -101,6 +102,6 @@ def _token(file: Path) -> str:
         raise UsageError(
             f"--token-file {file} holds {len(tokens)} tokens; a client sends one, so it should hold that one"
         )
-    if len(tokens[0].split()) > 1:
-        raise UsageError(f"--token-file {file} holds a token with spaces, which no server takes")
+    if not is_token(tokens[0]):
+        raise UsageError(f"--token-file {file} holds no token: expected {FORM}")
     return tokens[0]

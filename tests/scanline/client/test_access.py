@@ -31,6 +31,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     (folder / "token").write_text(f"{TOKEN}\n")
     (folder / "tokens").write_text(f"{TOKEN}\nanother\n")  # a server's, with one for each caller
     (folder / "words").write_text("two words\n")
+    (folder / "control").write_text("con\x01trol\n")
     return files
 
 
@@ -118,7 +119,8 @@ def test_the_command_line_takes_all_of_it(
         (["--server", "nowhere"], 2, "--server should be HOST:PORT[,HOST:PORT...], such as 127.0.0.1:50051"),
         (["--server", "a:1", "--token-file", "{}/none"], 2, "can't read --token-file"),
         (["--server", "a:1", "--token-file", "{}/tokens"], 2, "/tokens holds 2 tokens; a client sends one"),
-        (["--server", "a:1", "--token-file", "{}/words"], 2, "/words holds a token with spaces"),
+        (["--server", "a:1", "--token-file", "{}/words"], 2, "/words holds no token: expected printable ASCII"),
+        (["--server", "a:1", "--token-file", "{}/control"], 2, "/control holds no token: expected printable ASCII"),
         (["--server", "a:1", "--tls-certificate", "{}/caller.crt"], 1, "a certificate needs its key"),
         (["--server", "a:1", "--tls-roots", "{}/token"], 1, "token for TLS: "),
     ],
