@@ -164,7 +164,7 @@ def stack(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
             f"an array of images is uint8 of shape [28, 28] or [n, 28, 28] with 0 for background and 255 for ink, "
             f"not {array.dtype} of shape {list(array.shape)}; any other picture goes as Image.fromarray(...)"
         )
-    return np.ascontiguousarray(array.reshape(-1, ROWS, COLUMNS))
+    return np.ascontiguousarray(np.asarray(array).reshape(-1, ROWS, COLUMNS))  # np.matrix keeps to two dimensions
 
 
 def _read(path: str | os.PathLike[str]) -> Item:

@@ -157,9 +157,14 @@ def place_of(path: str | Path | None) -> Path:
 
     What lies in the working directory under such a name goes before what ships. A text with a separator, such as
     ``./accurate``, is no name; as a Path it has lost its ``./``, and is one.
+
+    Raises:
+        ModelError: it is no path.
     """
     if path is None:
         return SHIPPED
+    if not str(path) or not isinstance(path, str | Path):
+        raise ModelError(f"a model is a file, a folder, {' or '.join(NAMED)}, not {path!r}")
     return Path(path) if os.path.lexists(path) else NAMED.get(str(path), Path(path))
 
 

@@ -189,6 +189,15 @@ def test_what_can_only_be_a_mistake_is_raised(wrong: images.Image, words: str) -
         list(items(wrong))
 
 
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # which is what it says of itself
+def test_a_matrix_is_an_array() -> None:
+    pixels = np.arange(784, dtype=np.uint8).reshape(28, 28)
+    (item,) = items(np.asmatrix(pixels))
+    assert item.pixels is not None
+    assert (item.pixels.shape, type(item.pixels)) == ((28, 28), np.ndarray)
+    assert item.pixels.tolist() == pixels.tolist()
+
+
 def test_pillow_is_loaded_only_for_pillow_images() -> None:
     code = (
         "import sys; from scanline.images import items; import numpy as np;"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,13 @@ def test_a_model_that_is_not_its_manifest_s_is_refused(damage: str, folder: Path
             Reader(path)
         assert words in str(refusal.value)
         assert "{" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("path", [5, b"edge", "", ["edge"]])
+def test_what_is_no_path_is_refused(path: Any) -> None:
+    with pytest.raises(ModelError, match="a model is a file, a folder, edge or accurate, not ") as refusal:
+        Reader(path)
+    assert repr(path) in str(refusal.value)
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
