@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from shlex import quote
 from typing import Final, TypeVar
@@ -47,6 +48,7 @@ class Config:
         trial: whether the run leaves the test set alone and is measured on its validation images.
         calibrated_by: the run that gave the temperature, so that this one trained on every image; else None.
         teacher: the runs whose answers have a share of the target.
+        teacher_sha256: the checksums of their weights; none in runs of before they were kept.
         seed: the number that all its random draws come from.
         device: ``cpu`` or ``cuda``.
         hardware: the machine, in words.
@@ -73,6 +75,7 @@ class Config:
     torch: str
     source_revision: str
     test_sha256: str = ""
+    teacher_sha256: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +126,7 @@ def load(run: Path) -> Checkpoint:
     Raises:
         ModelError: there is no run, it is not finished, or a file of it is damaged.
     """
-    config = load_config(run)
-    for name in (WEIGHTS, FIGURES):
-        if not (run / name).is_file():
-            raise ModelError(f"{run} is not finished, {name} is missing: go on with `{resume_command(run, config)}`")
+    config = _finished(run)
     figures = _read(run / FIGURES, Figures)
     try:
         model = DigitLSTM(config.architecture)
@@ -140,6 +140,16 @@ def load(run: Path) -> Checkpoint:
     ) as error:  # not a safetensors file, or other names and shapes than config.json's
         raise ModelError(f"{run / WEIGHTS} is damaged or is not the network of {CONFIG}: {error}") from None
     return Checkpoint(model.eval(), config, figures)
+
+
+def weights_sha256(run: Path) -> str:
+    """Give the checksum of a finished run's weights.
+
+    Raises:
+        ModelError: there is no run, or it is not finished.
+    """
+    _finished(run)
+    return sha256((run / WEIGHTS).read_bytes()).hexdigest()
 
 
 def load_config(run: Path) -> Config:
@@ -175,6 +185,14 @@ def save(run: Path, model: DigitLSTM, figures: Figures) -> None:
     with replacing(run / WEIGHTS) as path:
         path.write_bytes(content)
     _write(run / FIGURES, figures)
+
+
+def _finished(run: Path) -> Config:
+    config = load_config(run)
+    for name in (WEIGHTS, FIGURES):
+        if not (run / name).is_file():
+            raise ModelError(f"{run} is not finished, {name} is missing: go on with `{resume_command(run, config)}`")
+    return config
 
 
 def _read(path: Path, kind: type[T]) -> T:

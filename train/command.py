@@ -36,7 +36,8 @@ from train.recipe import PRESETS, Recipe
 from train.settings import Settings
 
 LOCK: Final = "lock"
-UNFINISHED: Final = f".{checkpoint.CONFIG}.*"  # is left where a run is killed as it writes its first file
+FILES: Final = (checkpoint.CONFIG, checkpoint.WEIGHTS, checkpoint.FIGURES, state.STATE, state.METRICS, report.HTML,
+                report.JSON)  # fmt: skip
 
 
 class Paths(TypedDict):
@@ -127,6 +128,7 @@ def _begin(settings: Settings, here: processes.Processes) -> tuple[Config, data.
         parameters=DigitLSTM(preset.architecture).trained_weights(),
         recipe=_changed(preset.recipe, settings),
         **paths,
+        teacher_sha256=tuple(checkpoint.weights_sha256(run) for run in settings.teacher),
         dataset=dataset.name,
         dataset_sha256=dataset.sha256,
         test_sha256=dataset.test_sha256,
@@ -163,10 +165,10 @@ def _folder(settings: Settings, config: Config, title: str) -> Iterator[None]:
         if (run / checkpoint.FIGURES).exists():  # that other run held the lock when they were looked for
             (run / LOCK).unlink(missing_ok=True)
             raise UsageError(f"another run has just finished {run}: there is nothing left to do")
+        for left in filter(_is_unfinished, run.iterdir()):
+            left.unlink()
         if not settings.resume:
             _check_unused(run)
-            for unfinished in run.glob(UNFINISHED):
-                unfinished.unlink()
             checkpoint.save_config(run, config)
         console.err.print(title)
         yield
@@ -177,9 +179,14 @@ def _check_unused(run: Path) -> None:
     if (run / checkpoint.CONFIG).exists():
         raise UsageError(f"{run} holds a run already: go on with it by --resume, or choose another --out")
     entries = sorted(run.iterdir()) if run.is_dir() else []
-    foreign = [entry.name for entry in entries if entry.name != LOCK and not entry.match(UNFINISHED)]
+    foreign = [entry.name for entry in entries if entry.name != LOCK and not _is_unfinished(entry)]
     if foreign:
         raise UsageError(f"--out {run} is there and is no run: it holds {foreign[0]}; choose another folder")
+
+
+def _is_unfinished(entry: Path) -> bool:
+    """Say whether it is what a killed run was writing."""
+    return any(entry.match(f".{file}.*") for file in FILES)
 
 
 def _check_kept(paths: Paths) -> None:
@@ -279,7 +286,7 @@ def _begun(settings: Settings) -> Config:
 
 
 def _resume(settings: Settings, config: Config, here: processes.Processes) -> data.Dataset:
-    """Load the data of a run, and check that they, and where it computes, are still what it began with."""
+    """Load the data of a run, and check that they, its teachers and where it computes are what it began with."""
     begun, now = (
         f"{device}, in {count} process{'es' if count > 1 else ''}"
         for device, count in ((config.device, config.processes), (here.device.type, here.count))
@@ -295,6 +302,10 @@ def _resume(settings: Settings, config: Config, here: processes.Processes) -> da
     for kind, was, is_now in (
         ("data", config.dataset_sha256, dataset.sha256),
         ("test data", config.test_sha256 or dataset.test_sha256, dataset.test_sha256),
+        *(
+            (f"weights of --teacher {teacher}", was, checkpoint.weights_sha256(Path(teacher)))
+            for teacher, was in zip(config.teacher, config.teacher_sha256, strict=False)  # old runs have none
+        ),
     ):
         if was != is_now:
             raise ModelError(

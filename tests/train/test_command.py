@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -275,6 +276,22 @@ def test_a_run_learns_from_teachers_and_goes_on_with_them(
     capsys.readouterr()
     assert main(["train", "--resume", "--teacher", "another", "--out", str(tmp_path / "run")]) == 2
     assert f"--teacher was {finished} and {finished}, not another" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_goes_on_with_the_teacher_that_it_began_with(
+    tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher, begun = Path(shutil.copytree(finished, tmp_path / "teacher")), tmp_path / "begun"
+    assert train(tmp_path / "run", "--epochs", "1", "--teacher", str(teacher)) == 0
+    begun.mkdir()
+    shutil.copy(tmp_path / "run" / checkpoint.CONFIG, begun)
+    shutil.copy(tmp_path / "run" / checkpoint.WEIGHTS, teacher)  # trained again meanwhile
+    was, now = (
+        hashlib.sha256((run / checkpoint.WEIGHTS).read_bytes()).hexdigest() for run in (finished, tmp_path / "run")
+    )
+    assert main(["train", "--resume", "--out", str(begun)]) == 1
+    expected = f"began with other weights of --teacher {teacher}: its checksum was {was}, now it is {now}"
+    assert expected in capsys.readouterr().err
 
 
 def test_an_unsuitable_teacher_is_refused(tmp_path: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

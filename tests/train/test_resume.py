@@ -60,8 +60,10 @@ def test_a_killed_run_goes_on_to_the_same_result(
     stop(process, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+    (tmp_path / "run" / ".state.pt.abcd1234").touch()  # as a kill amid the writing of it leaves
     assert main(["train", "--resume", "--out", str(tmp_path / "run")]) == 0
     assert_same(tmp_path / "run", uninterrupted)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in uninterrupted.iterdir()}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "docker-stop"])
@@ -193,7 +195,7 @@ def test_a_finished_run_needs_no_data(finished: Path, tmp_path: Path, capsys: py
 
 
 def test_a_run_that_was_killed_as_it_began_its_folder_may_begin_again(tmp_path: Path) -> None:
-    for name in ("lock", ".config.json.abcd1234"):
+    for name in ("lock", ".config.json.abcd1234", ".state.pt.abcd1234"):
         (tmp_path / name).touch()
     assert main(["train", "--data", "uci", "--epochs", "1", "--out", str(tmp_path)]) == 0
     assert {path.name for path in tmp_path.iterdir() if path.name.startswith((".", "lock"))} == set()
