@@ -50,6 +50,7 @@ def replacing_folder(out: Path) -> Iterator[Path]:
 
     Raises:
         UsageError: it can't be written, or something that is no export is there, at first or by the end.
+        OSError: the disk is full, with the destination's name.
     """
     _refuse_foreign(out)
     given, out = out, Path(os.path.realpath(out))
@@ -63,7 +64,12 @@ def replacing_folder(out: Path) -> Iterator[Path]:
     with place as scratch:
         new, old = Path(scratch) / "new", Path(scratch) / "old"
         new.mkdir()
-        yield new
+        try:
+            yield new
+        except OSError as error:
+            if error.filename is None:  # of a write, as on a full disk
+                error.filename = str(given)
+            raise
         _refuse_foreign(out)  # once more: the checks took minutes, in which others may have put something there
         try:
             # A folder can't be renamed over one that holds files, so for an instant there is none.

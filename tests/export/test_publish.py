@@ -99,6 +99,14 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_checks(
     assert "--out /proc/art: it can't be written to" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_names_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left on device") as error, replacing_folder(tmp_path / "out"):
+        Path("/dev/full").write_bytes(b"model")
+    assert error.value.filename == str(tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_was_filled_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     out = tmp_path / "artifacts"
     with pytest.raises(UsageError, match=r"is no earlier export: it holds notes\.txt"), replacing_folder(out):
