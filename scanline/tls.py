@@ -16,6 +16,8 @@ DISTRUST: Final = "CERTIFICATE_VERIFY_FAILED"
 # That the certificate is another server's, and that no TLS came back at all.
 OTHER_NAME: Final = "Hostname Verification Check failed"
 NO_TLS: Final = "WRONG_VERSION_NUMBER"
+# That what came back is no gRPC: without TLS, and with it.
+NO_GRPC: Final = ("Failed parsing HTTP/2", "missing selected ALPN property")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +76,11 @@ def question(details: str, *, encrypted: bool, proxy: str | None = None) -> str:
         return "its certificate is for other names than the one that it was called by"
     if NO_TLS in details:
         return "it answers without TLS: leave --tls-roots and the like, or tls=, out"
+    asks = "(--tls-roots CA.PEM or Tls(roots=...) asks with it)"
+    if any(words in details for words in NO_GRPC):
+        return "what answers there does not speak gRPC" + ("" if encrypted else f", or only with TLS {asks}")
     through = f"; calls go through the proxy in {proxy}, unless no_proxy names the server" if proxy else ""
     if encrypted:
         wanted = "a certificate of its callers (--tls-certificate and --tls-key, or Tls(certificate=..., key=...))"
         return f"is `scanline serve` running there, with TLS? It may want {wanted}{through}"
-    asks = "(--tls-roots CA.PEM or Tls(roots=...) asks with it)"
     return f"is `scanline serve` running there, without TLS? {asks}{through}"

@@ -29,6 +29,11 @@ MOST_PORT: Final = 2**16 - 1
 # HealthCheckRequest with no service asks for the whole server; HealthCheckResponse{status: SERVING}.
 WHOLE_SERVER: Final = b""
 SERVING: Final = b"\x08\x01"
+# Statuses that no server of ours gives to a check: gRPC's own, and what it makes of a web server's page over HTTP/2.
+NOT_OURS: Final = {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNKNOWN}
+# What /readyz answers.
+READY: Final = (200, b"ready\n")
+NOT_READY: Final = (503, b"not serving\n")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -90,8 +95,11 @@ def _ask(target: str, credentials: grpc.ChannelCredentials | None) -> str:
         except grpc.RpcError as error:
             from scanline.tls import question
 
-            look = question(str(error.details()), encrypted=credentials is not None)
-            return f"no answer from {target}: {error.code().name}: {error.details()}; {look}"
+            said = f"{error.code().name}: {error.details()}"
+            if error.code() in NOT_OURS:
+                return f"{target} is no Scanline server: {said}"
+            look = question(said, encrypted=credentials is not None)
+            return f"no answer from {target}: {said}; {look}"
     return "" if answer == SERVING else f"{target} is up but not serving"
 
 
@@ -102,7 +110,8 @@ def _ask_operators(target: str) -> str:
     connection = http.client.HTTPConnection(target.removeprefix(HTTP), timeout=TIMEOUT)
     try:
         connection.request("GET", "/readyz")
-        status = connection.getresponse().status
+        response = connection.getresponse()
+        answer = response.status, response.read(len(NOT_READY[1]))
     except http.client.HTTPException:
         return f"{target} does not speak HTTP; for a gRPC port leave {HTTP} out, and give --tls-roots where it has TLS"
     except UnicodeError:  # what Python says of a host that can't be a name, as where two dots follow each other
@@ -111,7 +120,11 @@ def _ask_operators(target: str) -> str:
         return f"no answer from {target}: {error}"
     finally:
         connection.close()
-    return "" if status == http.client.OK else f"{target} is up but not serving"
+    if answer == READY:
+        return ""
+    if answer == NOT_READY:
+        return f"{target} is up but not serving"
+    return f"{target} is no Scanline server's port for operators: HTTP {answer[0]}"
 
 
 def _own_server(*, encrypt: bool) -> str:

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +281,69 @@ def test_the_port_for_operators_has_no_tls() -> None:
         code, said = health(*arguments)
         assert code == 2
         assert "http://" in said
+
+
+@contextmanager
+def web_server(status: int, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Run a web server that gives every page with a status; give its address."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<html></html>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as web:
+        if tls is not None:
+            web.socket = tls.wrap_socket(web.socket, server_side=True)
+        thread = threading.Thread(target=web.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{web.server_port}"
+        finally:
+            web.shutdown()
+            thread.join(PATIENCE)
+
+
+@pytest.mark.parametrize("status", [200, 404, 503])
+def test_the_health_command_tells_a_web_server_from_one_of_ours(status: int) -> None:
+    with web_server(status) as address:
+        code, said = health(f"http://{address}")
+        assert (code, said) == (1, f"http://{address} is no Scanline server's port for operators: HTTP {status}\n")
+        code, said = health(address)
+    assert (code, said.count("\n")) == (1, 1)
+    assert said.startswith(f"no answer from {address}: UNAVAILABLE")
+    assert said.endswith(
+        "; what answers there does not speak gRPC, or only with TLS (--tls-roots CA.PEM or "
+        "Tls(roots=...) asks with it)\n"
+    )
+
+
+def test_the_health_command_tells_a_web_server_with_tls_from_one_of_ours(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(files.certificate, files.key)
+    with web_server(200, tls) as address:
+        code, said = health(address, "--tls-roots", str(files.roots))
+    assert code == 1
+    assert said.endswith("; what answers there does not speak gRPC\n")
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNKNOWN])
+def test_the_health_command_tells_another_grpc_server_from_one_of_ours(code: grpc.StatusCode) -> None:
+    def refuse(_: bytes, context: grpc.ServicerContext) -> None:
+        context.abort(code, "no such thing")
+
+    other = grpc.server(ThreadPoolExecutor(1))
+    check: dict[str, grpc.RpcMethodHandler[Any, Any]] = {"Check": grpc.unary_unary_rpc_method_handler(refuse)}
+    other.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("grpc.health.v1.Health", check),))
+    address = f"127.0.0.1:{other.add_insecure_port('127.0.0.1:0')}"
+    other.start()
+    assert health(address) == (1, f"{address} is no Scanline server: {code.name}: no such thing\n")
+    other.stop(None).wait(PATIENCE)
 
 
 def test_the_health_command_asks_a_server_with_tls_at_the_port_for_operators(
