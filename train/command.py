@@ -165,11 +165,11 @@ def _folder(settings: Settings, config: Config, title: str) -> Iterator[None]:
         if (run / checkpoint.FIGURES).exists():  # that other run held the lock when they were looked for
             (run / LOCK).unlink(missing_ok=True)
             raise UsageError(f"another run has just finished {run}: there is nothing left to do")
-        for left in filter(_is_unfinished, run.iterdir()):
-            left.unlink()
         if not settings.resume:
             _check_unused(run)
             checkpoint.save_config(run, config)
+        for left in filter(_is_unfinished, run.iterdir()):
+            left.unlink()
         console.err.print(title)
         yield
         (run / LOCK).unlink()
@@ -186,7 +186,7 @@ def _check_unused(run: Path) -> None:
 
 def _is_unfinished(entry: Path) -> bool:
     """Say whether it is what a killed run was writing."""
-    return any(entry.match(f".{file}.*") for file in FILES)
+    return any(entry.match(f".{file}.????????") for file in FILES)
 
 
 def _check_kept(paths: Paths) -> None:
