@@ -25,10 +25,11 @@ from pydantic import Field
 from rich.table import Column, Table
 from rich.text import Text
 
+from benchmarks.ending import end_with
 from benchmarks.serving.processes import Running, serving, two_cores
 from benchmarks.serving.protocols import some_images
 from scanline import AsyncClient, Client, console
-from scanline.errors import GateError, ScanlineError
+from scanline.errors import GateError
 from scanline.reader import Reader
 from scanline.settings import Settings, parse
 from scanline.v1 import digits_pb2 as pb
@@ -147,13 +148,9 @@ def _measure(way: Way, server: Running, images: Images, expected: list[int | Non
     return len(images) / took, own / len(images) * 1e6, other / len(images) * 1e6
 
 
-def main() -> int:
+def main() -> None:
     """Measure, and print the table."""
-    try:
-        figures = measure(parse(ClientBenchmark, "benchmarks.client", sys.argv[1:]))
-    except ScanlineError as error:
-        console.error(str(error))
-        return error.exit_code
+    figures = measure(parse(ClientBenchmark, "benchmarks.client", sys.argv[1:]))
     medians = {way: [statistics.median(values) for values in zip(*rows, strict=True)] for way, rows in figures.items()}
     cpu = [Column(Text(f"{who} CPU\nus/image")) for who in ("client", "server")]
     table = Table("way", "images/s", "ratio", *cpu, title="medians")
@@ -161,8 +158,7 @@ def main() -> int:
         ratio = rate / medians[BASE][0]
         table.add_row(way.__doc__, f"{rate:,.0f}", f"{ratio:.2f}", f"{own:.0f}", f"{other:.0f}")
     console.out.print(table)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

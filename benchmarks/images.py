@@ -8,7 +8,6 @@ test images are had as `scanline train` has them.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
@@ -21,8 +20,8 @@ from PIL import Image, ImageDraw, ImageFilter
 from rich.table import Table
 from sklearn.datasets import load_digits
 
+from benchmarks.ending import end_with
 from scanline import Reader, console
-from scanline.errors import ScanlineError
 from train.data import load
 from train.settings import Settings
 
@@ -34,18 +33,13 @@ Case = Callable[[Pixels, np.random.Generator], bytes]
 PAGE: Final = (190, 240)
 
 
-def main() -> int:
+def main() -> None:
     """Measure what the command line asks for and print the table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", type=Path, help="model file, folder, or edge or accurate; by default edge")
     options.add_argument("--images", type=int, help="how many of MNIST's test images to take; all by default")
     given = options.parse_args()
-    try:
-        console.out.print(measure(given.model, given.images))
-    except ScanlineError as error:
-        console.error(str(error))
-        return error.exit_code
-    return 0
+    console.out.print(measure(given.model, given.images))
 
 
 def measure(model: Path | None, count: int | None) -> Table:
@@ -204,4 +198,4 @@ MNIST: Final[dict[str, Case]] = {
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -22,8 +21,8 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.ending import end_with
 from scanline import console
-from scanline.errors import ScanlineError
 from scanline.model import Model
 from train import augment, distortions
 from train.data import load
@@ -42,18 +41,13 @@ class Found(NamedTuple):
     shares: list[float]
 
 
-def main() -> int:
+def main() -> None:
     """Measure what the command line asks for."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("models", nargs="*", default=["edge", "accurate"], help="model files, folders or names")
     options.add_argument("--picture", type=Path, help="where to write the curves")
     given = options.parse_args()
-    try:
-        measure(given.models, given.picture)
-    except ScanlineError as error:
-        console.error(str(error))
-        return error.exit_code
-    return 0
+    measure(given.models, given.picture)
 
 
 def measure(paths: Sequence[str], picture: Path | None) -> None:
@@ -105,4 +99,4 @@ def _draw(picture: Path, names: list[str], clean: list[float], found: list[Found
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -24,6 +24,7 @@ import onnxruntime as ort
 import torch
 from rich.table import Table
 
+from benchmarks.ending import end_with
 from benchmarks.tutorial import TutorialNetwork
 from export import latency
 from export.candidates import candidates
@@ -129,4 +130,4 @@ def _load(content: bytes) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

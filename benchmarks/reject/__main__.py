@@ -8,7 +8,6 @@ each split, as files that scanline.Reader reads and as raw pixels of 28x28.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,10 +19,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.table import Table
 
+from benchmarks.ending import end_with
 from benchmarks.reject.pictures import KINDS, file, raw
 from scanline import Reader, RejectReason, console, reject
 from scanline.contract import to_network
-from scanline.errors import ScanlineError
 from scanline.model import Model
 from scanline.prediction import Prediction, softmax
 from train import calibration
@@ -35,7 +34,7 @@ SEEDS: Final = {"validation": 1, "test": 2}
 BOUNDS: Final = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 
-def main() -> int:
+def main() -> None:
     """Measure what the command line asks for."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", type=Path, help="model file, folder, or edge or accurate; by default edge")
@@ -43,12 +42,7 @@ def main() -> int:
     options.add_argument("--count", type=int, default=1000, help="pictures of each kind; 1000 by default")
     options.add_argument("--picture", type=Path, help="where to write the risk-coverage curve")
     given = options.parse_args()
-    try:
-        measure(given.model, given.split, given.count, given.picture)
-    except ScanlineError as error:
-        console.error(str(error))
-        return error.exit_code
-    return 0
+    measure(given.model, given.split, given.count, given.picture)
 
 
 def measure(path: Path | None, split: str, count: int, picture: Path | None) -> None:
@@ -161,4 +155,4 @@ def _draw(picture: Path, confidences: Array, wrong: NDArray[np.bool_], drawn: di
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from benchmarks.ending import end_with
 from benchmarks.score import ENVIRONMENT
 from benchmarks.score.files import make
 from benchmarks.score.memory import memory
@@ -82,4 +83,4 @@ def _server() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

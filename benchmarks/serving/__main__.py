@@ -22,12 +22,13 @@ from typing import Final, Literal
 from pydantic import Field
 from rich.table import Table
 
+from benchmarks.ending import end_with
 from benchmarks.serving.load import Load, Measured, analyze, apply
 from benchmarks.serving.processes import PLAIN, SERVERS, pinned, serving, two_cores
 from benchmarks.serving.protocols import PROTOCOLS
 from benchmarks.serving.soak import soak
 from scanline import console
-from scanline.errors import ScanlineError, UsageError
+from scanline.errors import UsageError
 from scanline.settings import Settings, parse
 
 SMALL: Final = Load(connections=8, callers=4, images=1, calls=20_000)
@@ -126,20 +127,16 @@ def check(settings: ServingBenchmark) -> None:
 
 def main() -> int:
     """Run what the command line asks for."""
-    try:
-        settings = parse(ServingBenchmark, "benchmarks.serving", sys.argv[1:])
-        check(settings)
-        if settings.soak is not None:
-            return soak(settings.soak * 60)
-        if settings.perf_analyzer is not None:
-            console.out.print(analyzed(settings.perf_analyzer, settings.repeats))
-        else:
-            console.out.print(table(measure(settings)))
-    except ScanlineError as error:
-        console.error(str(error))
-        return error.exit_code
+    settings = parse(ServingBenchmark, "benchmarks.serving", sys.argv[1:])
+    check(settings)
+    if settings.soak is not None:
+        return soak(settings.soak * 60)
+    if settings.perf_analyzer is not None:
+        console.out.print(analyzed(settings.perf_analyzer, settings.repeats))
+    else:
+        console.out.print(table(measure(settings)))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -20,11 +20,11 @@ from typing import Final
 
 from pydantic import Field
 
+from benchmarks.ending import end_with
 from benchmarks.serving.__main__ import SMALL
 from benchmarks.serving.load import apply
 from benchmarks.serving.processes import COUNTED, PATIENCE, UNCOUNTED, Running, serving, two_cores
 from scanline import console
-from scanline.errors import ScanlineError
 from scanline.settings import Settings, parse
 
 MOST: Final = 1.05
@@ -74,11 +74,7 @@ def measure(turns: int) -> list[tuple[float, float]]:
 
 def main() -> int:
     """Measure, and say what came out; give 1 where it is more than is promised."""
-    try:
-        turns = measure(parse(MetricsBenchmark, "benchmarks.serving.metrics", sys.argv[1:]).turns)
-    except ScanlineError as error:
-        console.error(str(error))
-        return error.exit_code
+    turns = measure(parse(MetricsBenchmark, "benchmarks.serving.metrics", sys.argv[1:]).turns)
     low, ratio, high = statistics.quantiles((counted / uncounted for uncounted, counted in turns), n=4)
     uncounted, counted = (statistics.median(column) for column in zip(*turns, strict=True))
     console.out.print(
@@ -89,4 +85,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

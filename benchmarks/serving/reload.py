@@ -22,10 +22,11 @@ import grpc
 from pydantic import Field
 from rich.table import Table
 
+from benchmarks.ending import end_with
 from benchmarks.serving.processes import PATIENCE, serving, two_cores
 from benchmarks.serving.protocols import some_images
 from scanline import console, manifest
-from scanline.errors import GateError, ScanlineError
+from scanline.errors import GateError
 from scanline.model import find
 from scanline.settings import Settings, parse
 from scanline.v1 import digits_pb2 as pb
@@ -107,21 +108,16 @@ def measure(seconds: float) -> tuple[dict[str, list[float]], int]:
     return {"none": still, "every second": changing}, int(version) - 1
 
 
-def main() -> int:
+def main() -> None:
     """Measure, and print a table; a call that fails ends it."""
-    try:
-        found, versions = measure(parse(ReloadBenchmark, "benchmarks.serving.reload", sys.argv[1:]).seconds)
-    except ScanlineError as error:
-        console.error(str(error))
-        return error.exit_code
+    found, versions = measure(parse(ReloadBenchmark, "benchmarks.serving.reload", sys.argv[1:]).seconds)
     result = Table("new versions", "calls", "p50 ms", "p99 ms", "p99.9 ms", "longest ms", title=f"{versions} versions")
     for name, values in found.items():
         cuts = statistics.quantiles(values, n=1000)
         shown = (cuts[499], cuts[989], cuts[998], max(values))
         result.add_row(name, f"{len(values):,}", *(f"{value:.2f}" for value in shown))
     console.out.print(result)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from scanline import console
-from scanline.errors import ScanlineError
+from benchmarks.ending import end_with
 from train import evaluate, loop, processes
 from train.command import split
 from train.data import load
@@ -58,18 +56,13 @@ VARIANTS: Final = {
 }
 
 
-def main() -> int:
+def main() -> None:
     """Run the trials that the command line names."""
     parser = argparse.ArgumentParser()
     parser.add_argument("variant", choices=VARIANTS)
     parser.add_argument("seeds", nargs="+", type=int)
     chosen = parser.parse_args()
-    try:
-        trials(chosen.variant, chosen.seeds)
-    except ScanlineError as error:
-        console.error(str(error))
-        return error.exit_code
-    return 0
+    trials(chosen.variant, chosen.seeds)
 
 
 def trials(name: str, seeds: Sequence[int]) -> None:
@@ -87,4 +80,4 @@ def trials(name: str, seeds: Sequence[int]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)

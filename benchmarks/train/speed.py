@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from benchmarks.ending import end_with
 from benchmarks.tutorial import TutorialNetwork
 from scanline import console
 from train import augment, batches, data, initialise, loop, origin, processes, state
@@ -182,4 +183,4 @@ def _ratio(speeds: list[float], base: list[float]) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    end_with(main)

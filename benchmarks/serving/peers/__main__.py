@@ -28,13 +28,14 @@ import grpc
 from pydantic import Field
 from rich.table import Table
 
+from benchmarks.ending import end_with
 from benchmarks.serving.__main__ import LARGE, LONE, SMALL
 from benchmarks.serving.load import Load, apply
 from benchmarks.serving.peers.common import free_ports
 from benchmarks.serving.processes import Running, serving, two_cores
 from benchmarks.serving.protocols import OPEN_INFERENCE, JsonProtocol, Protocol, some_images
 from scanline import console
-from scanline.errors import GateError, ScanlineError
+from scanline.errors import GateError
 from scanline.model import find
 from scanline.settings import Settings, parse
 
@@ -150,15 +151,10 @@ def table(figures: dict[str, dict[str, list[float]]]) -> Table:
     return result
 
 
-def main() -> int:
+def main() -> None:
     """Run what the command line asks for."""
-    try:
-        console.out.print(table(measure(parse(PeersBenchmark, "benchmarks.serving.peers", sys.argv[1:]))))
-    except ScanlineError as error:
-        console.error(str(error))
-        return error.exit_code
-    return 0
+    console.out.print(table(measure(parse(PeersBenchmark, "benchmarks.serving.peers", sys.argv[1:]))))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_with(main)
