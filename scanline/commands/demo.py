@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -74,12 +74,18 @@ def _server() -> Iterator[str]:
     command = [sys.executable, "-m", "scanline", "serve", "--listen", "127.0.0.1:0", "--log-format", "json"]
     # a log level, a token or a certificate of the user's own server would keep the demo from its server
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:  # noqa: S603 - no shell, and every word of it is written above
-        try:
-            yield _address(process)
-        finally:
-            process.terminate()
-            process.communicate(timeout=STOP_TIMEOUT)
+    with ExitStack() as end:
+        with signals.deferred() as asked:  # an end amid its start would leave it behind
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)  # noqa: S603 - no shell, and every word of it is written above
+            end.callback(_stop, process)
+        if asked:
+            raise signals.ending(asked[0])
+        yield _address(process)
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    process.communicate(timeout=STOP_TIMEOUT)
 
 
 def _address(process: subprocess.Popen[str]) -> str:

@@ -100,17 +100,22 @@ def test_the_demo_s_server_has_nothing_of_the_user_s_settings(tmp_path: Path) ->
     assert "12 of 12 image files read right" in result.stdout
 
 
-def test_the_demo_that_is_asked_to_end_takes_its_server_with_it() -> None:
+@pytest.mark.parametrize("runs", [False, True])
+def test_the_demo_that_is_asked_to_end_takes_its_server_with_it(runs: bool) -> None:
     line = [sys.executable, "-m", "scanline", "demo"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as demo:
         children = Path(f"/proc/{demo.pid}/task/{demo.pid}/children")
-        until(lambda: children.read_text() != "", "the demo starts its server")
+        while not children.read_text():
+            assert demo.poll() is None  # each turn is a whole look: the server's start takes a millisecond
         server = int(children.read_text())
-        until(lambda: "cygrpc" in Path(f"/proc/{server}/maps").read_text(), "the server starts")
+        process = Path(f"/proc/{server}")
+        if runs:  # its own program, and no longer the demo's
+            until(lambda: b"serve" in (process / "cmdline").read_bytes(), "the server's program starts")
+            until(lambda: "cygrpc" in (process / "maps").read_text(), "the server starts")
         try:
             demo.terminate()
             assert demo.wait(PATIENCE) == 143
-            assert not Path(f"/proc/{server}").exists()
+            assert not process.exists()
         finally:
             with suppress(ProcessLookupError):
                 os.kill(server, signal.SIGKILL)
