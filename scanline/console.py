@@ -38,8 +38,8 @@ class PlainConsole(Console):
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
-        columns = os.environ.get("COLUMNS")
-        if columns == "0" or (columns is None and not self.is_terminal):  # 0: what a terminal says that does not know
+        is_told = os.environ.get("COLUMNS", "").strip("0").isdigit()  # 0 is what a terminal says that does not know
+        if not is_told and (self.width == 0 or not self.is_terminal):
             self.width = UNFOLDED
 
     def render_str(self, text: str, **options: Any) -> Text:

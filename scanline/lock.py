@@ -26,6 +26,7 @@ def held(lock: IO[str], output: Path) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # who ends removes the file: to lock the one that was opened before that would keep nobody out
             is_there = os.path.samestat(os.fstat(lock.fileno()), Path(lock.name).stat())
         except (BlockingIOError, FileNotFoundError):
             is_there = False

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import codecs
 import csv
+import errno
 import glob
 import os
 import sqlite3
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -62,13 +64,15 @@ def find(paths: Iterable[str], others: Others | None = None) -> Iterator[Entry]:
             yield from _list(others)
         elif not path:
             raise UsageError("expected a file, a folder or a pattern, not ''")  # a Path of it is the working folder
-        elif Path(path).exists() and _kind(path) not in {stat.S_IFREG, stat.S_IFDIR}:
+        elif _kind(path) not in {None, stat.S_IFREG, stat.S_IFDIR}:
             raise UsageError(f"{path} is a pipe, a socket or a device; expected a file, a folder, or - for a list")
         elif os.path.lexists(path):
             yield from _manifest(path) if is_manifest(path) else _named(path, others)
         elif glob.has_magic(path):
             yield from _matched(path, others)
         else:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                Path(path).lstat()  # raises where it may not be looked at
             raise UsageError(f"there is no file or folder {path!r}")
 
 
@@ -92,7 +96,7 @@ def is_manifest(path: str) -> bool:
 def manifests(paths: Iterable[str]) -> Iterator[str]:
     """Give the manifests among the arguments, and among the matches of patterns."""
     for path in paths:
-        found = [path] if os.path.lexists(path) or not glob.has_magic(path) else _matches(path)
+        found = [path] if os.path.lexists(path) or not glob.has_magic(path) else _matches(path, set())
         if path.lower().endswith(MANIFEST_SUFFIX):
             yield from filter(is_manifest, found)
 
@@ -103,8 +107,11 @@ def _matched(pattern: str, others: Others) -> Iterator[Entry]:
     A CSV file is a manifest where the pattern ends like one; that scans/* matches is another kind of file there. A
     folder is not gone through where ** does that itself.
     """
-    for match in sorted(set(_matches(pattern))):
-        if _kind(match) == stat.S_IFDIR:
+    closed: set[str] = set()
+    for match in sorted({*_matches(pattern, closed), *closed}):
+        if match in closed:
+            yield from _file(match)  # a row with its error, as where a folder is named
+        elif _kind(match) == stat.S_IFDIR:
             if "**" not in pattern.split("/"):
                 yield from _named(match, others)
         elif is_manifest(match) and is_manifest(pattern):
@@ -128,35 +135,52 @@ def _list(others: Others) -> Iterator[Entry]:
             yield from _named(name, others)
 
 
-def _matches(pattern: str) -> Iterator[str]:
-    """Give what matches, in any order, what several ** find more than once; no table in the making."""
-    for match in _globbed(pattern):
-        if all(part in pattern for part in match.split("/") if is_partial(part)):
-            yield match
+def _matches(pattern: str, closed: set[str], top: str = "") -> Iterator[str]:
+    """Give what matches below a folder, in any order, what several ** find more than once.
+
+    The module glob says nothing of what may not be looked at, and its ** follows links to folders, which may lead back.
+
+    Args:
+        pattern: a path from there.
+        closed: takes what may not be looked at, or into.
+        top: the folder, with / at its end; "" is the working folder.
+    """
+    part, slash, rest = pattern.partition("/")
+    if part == "**":
+        for folder in _folders(top, closed):
+            yield from _matches(rest if slash else "*", closed, folder)
+    elif glob.has_magic(part):
+        with _looking_at(top, closed), os.scandir(top or ".") as entries:
+            for name in (entry.name for entry in entries if not is_partial(entry.name)):
+                if fnmatchcase(name, part) and (part.startswith(".") or not name.startswith(".")):
+                    yield from _matches(rest, closed, f"{top}{name}/") if slash else (top + name,)
+    elif slash:
+        yield from _matches(rest, closed, f"{top}{part}/")
+    else:
+        with _looking_at(top + part, closed):
+            os.lstat(top + part)  # a Path would drop a / at its end
+            yield top + part
 
 
-def _globbed(pattern: str) -> Iterator[str]:
-    """Match as glob does, whose ** follows links to folders, which may lead back."""
-    parts = pattern.split("/")
-    if "**" not in parts:
-        yield from glob.iglob(pattern)  # noqa: PTH207 - Path.glob takes no absolute pattern, and its * matches hidden files
-        return
-    at = parts.index("**")
-    start, rest = "".join(f"{part}/" for part in parts[:at]), "/".join(parts[at + 1 :] or ["*"])
-    for top in _globbed(start) if start else ("",):
-        for folder in _folders(top):
-            yield from _globbed(glob.escape(folder) + rest)
-
-
-def _folders(top: str) -> Iterator[str]:
-    """Give a folder and those below it, but for hidden ones and links; names end in /, "" is the working folder."""
+def _folders(top: str, closed: set[str]) -> Iterator[str]:
+    """Give a folder and those below it, but for hidden ones, links and tables in the making."""
     yield top
     below: list[str] = []
-    with suppress(OSError), os.scandir(top or ".") as entries:  # one that can't be read has none, as for glob
+    with _looking_at(top, closed), os.scandir(top or ".") as entries:
         below += [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     for name in below:
-        if not name.startswith("."):
-            yield from _folders(f"{top}{name}/")
+        if not name.startswith(".") and not is_partial(name):
+            yield from _folders(f"{top}{name}/", closed)
+
+
+@contextmanager
+def _looking_at(path: str, closed: set[str]) -> Iterator[None]:
+    """Note a path that may not be looked at; one that leads nowhere is no match."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            closed.add(path.rstrip("/") or path or ".")
 
 
 def _named(path: str, others: Others) -> Iterator[Entry]:

@@ -189,7 +189,7 @@ def partial_folder(output: Path) -> Path:
 
 def is_partial(name: str) -> bool:
     """Say whether a folder's name is that of an output in the making."""
-    return name.endswith(PARTIAL) and name.removesuffix(PARTIAL).endswith(tuple(FORMATS))
+    return name.endswith(tuple(suffix + PARTIAL for suffix in FORMATS))
 
 
 def kept_rows(output: Path) -> Path | None:

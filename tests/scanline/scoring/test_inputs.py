@@ -7,15 +7,20 @@ import os
 import sqlite3
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 import pytest
 
-from scanline.errors import ScanlineError, UsageError
+from scanline.errors import InputError, ScanlineError, UsageError
+from scanline.files import read
 from scanline.scoring.entry import Entry
 from scanline.scoring.inputs import Others, count, find, manifests
 from tests.scanline.scoring.entries import PNG, names
+
+NOBODY = 65534
 
 
 def files(folder: Path, *relative: str) -> None:
@@ -79,6 +84,7 @@ def test_files_that_are_passed_over_are_counted(tmp_path: Path) -> None:
         "a/m.csv",
         "3.jpe",
         "3.doc",
+        "o.csv.partial/lock",
     )
     others = Others()
     assert len(list(find([str(tmp_path)], others))) == 3
@@ -87,15 +93,15 @@ def test_files_that_are_passed_over_are_counted(tmp_path: Path) -> None:
     assert others.number == 8
 
 
-@pytest.mark.parametrize("pattern", ["**/*.csv", "*/*.csv", "*.csv", "**", "*", ""])
-def test_the_parts_of_a_table_in_the_making_are_not_read(tmp_path: Path, pattern: str) -> None:
-    for table in ("d/out.csv", "out.csv"):
-        files(tmp_path, f"{table}.partial/lock", f"{table}.partial/state.json", f"{table}.partial/joined.csv")
-        (tmp_path / f"{table}.partial" / "000000.csv").write_text("path,digit\ngone.png,7\n")
+def test_a_table_in_the_making_is_not_read(tmp_path: Path) -> None:
+    kept = "o.csv.partial/000000.csv", "o.csv.partial/lock", "a/o.jsonl.partial/000000.jsonl"
+    files(tmp_path, "a/1.png", "a/1.partial/2.png", "a.partial/3.png", *kept)
     others = Others()
-    assert list(find([f"{tmp_path}/{pattern}"], others)) == []
+    read = [tmp_path, *(tmp_path / pattern for pattern in ("*", "*/*", "**", "*/*.csv", "**/*.csv", "o*/*"))]
+    found = [os.path.relpath(entry.name, tmp_path) for entry in find(map(str, read), others)]
+    assert sorted(found) == sorted(4 * ["a.partial/3.png", "a/1.partial/2.png", "a/1.png"])
     assert others.number == 0
-    assert list(manifests([f"{tmp_path}/{pattern}"])) == []
+    assert list(manifests(map(str, read))) == []
 
 
 def test_two_stars_follow_no_link_to_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +135,54 @@ def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path, monke
 
     monkeypatch.setattr(os, "scandir", refusing)
     assert names(tmp_path, tmp_path) == ["open.png", "closed"]
+
+
+@contextmanager
+def without_rights(mode: int) -> Iterator[Path]:
+    """Give a folder with a folder `closed` of that mode, to one who is not root."""
+    with TemporaryDirectory() as name:  # not pytest's, which is its user's alone
+        folder = Path(name)
+        folder.chmod(0o755)
+        files(folder, "open/1.png", "open/sub/2.png", "closed/1.png", "closed/sub/2.png")
+        closed = folder / "closed"
+        closed.chmod(mode)
+        if root := os.geteuid() == 0:  # who may look everywhere
+            os.chown(closed, NOBODY, -1)
+            os.seteuid(NOBODY)
+        try:
+            yield folder
+        finally:
+            if root:
+                os.seteuid(0)
+            closed.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("mode", "pattern", "expected"),
+    [
+        (0o000, "*/*.png", {"open/1.png", "closed"}),
+        (0o000, "**/*.png", {"open/1.png", "open/sub/2.png", "closed"}),
+        (0o000, "**", {"open/1.png", "open/sub/2.png", "closed"}),
+        (0o000, "closed/s*/2.png", {"closed"}),
+        (0o000, "*/sub/2.png", {"open/sub/2.png", "closed/sub/2.png"}),
+        (0o000, "*/su[b]", {"open/sub/2.png", "closed"}),
+        (0o400, "*/*.png", {"open/1.png", "closed/1.png"}),  # may be listed, but not gone into
+        (0o400, "**", {"open/1.png", "open/sub/2.png", "closed/1.png", "closed/sub"}),
+        (0o400, "*/[s]ub/2.png", {"open/sub/2.png", "closed/sub/2.png"}),
+    ],
+)
+def test_where_a_pattern_may_not_look_is_a_row_with_its_error(mode: int, pattern: str, expected: set[str]) -> None:
+    with without_rights(mode) as folder:
+        assert set(names(folder, folder / pattern)) == expected
+        for name in expected:
+            if name.startswith("closed"):
+                with pytest.raises(InputError, match="Permission denied"):
+                    read(folder / name)
+
+
+def test_a_name_that_may_not_be_looked_at_is_not_called_missing() -> None:
+    with without_rights(0o000) as folder, pytest.raises(PermissionError):
+        count([str(folder / "closed/1.png")])
 
 
 def test_no_disk_to_sort_on_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

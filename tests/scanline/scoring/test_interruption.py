@@ -35,15 +35,16 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(folder: Path, output: Path, *options: str) -> subprocess.Popen[bytes]:
+def start(what: Path, output: Path, *options: str, given: int | None = None) -> subprocess.Popen[bytes]:
     """Run the command in batches and parts of a few rows, so that a kill finds it everywhere."""
     code = (
         "import sys; from scanline.cli import main; from scanline.scoring import engine, journal; "
         "engine.BATCH_FILES = 16; journal.PART_ROWS = 1; sys.exit(main(sys.argv[1:]))"
     )
-    arguments = ["score", str(folder), "--output", str(output), "--resume", "--processes", "2", *options]
+    arguments = ["score", str(what), "--output", str(output), "--resume", "--processes", "2", *options]
     with output.with_name("log").open("a") as log:
-        return subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment(), stdout=log, stderr=log)
+        line = [sys.executable, "-c", code, *arguments]
+        return subprocess.Popen(line, env=environment(), stdin=given, stdout=log, stderr=log)
 
 
 def workers(process: subprocess.Popen[Any]) -> list[int]:
@@ -120,6 +121,23 @@ def test_an_interrupted_run_says_how_to_go_on(many: Path, tmp_path: Path) -> Non
     assert f"{len(entries) - kept:,} files in " in log
     assert f"after {kept:,} of earlier runs" in log
     assert [row["path"] for row in table(output)] == [entry.name for entry in entries]
+
+
+def test_a_pattern_passes_over_a_table_in_the_making(many: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    listed = [entry.name for entry in find([str(many)])]
+    (folder / "all.csv").write_text("path\n" + "\n".join(listed))
+    process = start(folder / "**/*.csv", folder / "out.csv", "-", given=subprocess.PIPE)  # the list that never ends it
+    state = folder / "out.csv.partial" / "state.json"
+    while process.poll() is None and not _rows(state, 0):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.01)
+    process.kill()
+    process.communicate()
+    assert (folder / "out.csv.partial" / "000000.csv").exists()
+    assert start(folder / "**/*.csv", folder / "out.csv", "-", given=subprocess.DEVNULL).wait() == 1
+    assert [row["path"] for row in table(folder / "out.csv")] == listed
 
 
 @pytest.mark.parametrize("pause", [0.002, 0.1, 0.3])
