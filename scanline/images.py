@@ -8,8 +8,9 @@ What can only be a mistake in the calling program, such as a float array, is rai
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias, Union, cast
 
@@ -142,11 +143,13 @@ def _items(image: object) -> Iterator[Item]:
     elif isinstance(image, Item):
         yield image
     elif isinstance(image, Page):
-        yield _page(image)
+        from scanline.decode import page
+
+        yield _item(partial(page, image.path, image.number))
     elif isinstance(image, BYTES):
         yield Item(encoded=bytes(image))
     elif isinstance(image, (str, os.PathLike)):
-        yield _read(image)
+        yield _item(partial(files.read, image))
     elif hasattr(image, "read"):
         yield _rest(cast("BinaryIO", image))
     else:
@@ -167,18 +170,9 @@ def stack(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.asarray(array).reshape(-1, ROWS, COLUMNS))  # np.matrix keeps to two dimensions
 
 
-def _read(path: str | os.PathLike[str]) -> Item:
+def _item(encode: Callable[[], bytes]) -> Item:
     try:
-        return Item(encoded=files.read(path))
-    except InputError as error:
-        return Item(error=str(error))
-
-
-def _page(image: Page) -> Item:
-    from scanline.decode import page
-
-    try:
-        return Item(encoded=page(image.path, image.number))
+        return Item(encoded=encode())
     except InputError as error:
         return Item(error=str(error))
 
@@ -200,7 +194,4 @@ def _encode(image: object) -> Item:
 
     if not isinstance(image, PillowImage):
         raise InputError(f"an image is {ACCEPTED}, not {type(image).__name__}")
-    try:
-        return Item(encoded=encode(image))
-    except InputError as error:
-        return Item(error=str(error))
+    return _item(partial(encode, image))
