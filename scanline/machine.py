@@ -13,44 +13,33 @@ from math import ceil
 from pathlib import Path
 from typing import Final
 
-CGROUPS: Final = Path("/sys/fs/cgroup")
+CGROUPS: Final = Path("/sys/fs/cgroup")  # version 2, or the controllers of version 1
 MEMBERSHIP: Final = Path("/proc/self/cgroup")
 
 
-def cores(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Give the number of cores that affinity and the cgroups' quotas leave to this process, at least 1.
-
-    Args:
-        cgroups: where the cgroup file system is mounted: version 2 (`cpu.max`, the kernel's admin-guide/cgroup-v2.rst)
-            or version 1 (`cpu.cfs_quota_us`, its scheduler/sched-bwc.rst).
-        membership: the file that names this process's cgroups.
-    """
+def cores() -> int:
+    """Give the number of cores that affinity and the cgroups' quotas leave to this process, at least 1."""
     allowed = len(os.sched_getaffinity(0))
-    return max(1, min([allowed, *(ceil(quota) for quota in _limits("cpu", _quota, cgroups, membership))]))
+    return max(1, min([allowed, *(ceil(quota) for quota in _limits("cpu", _quota))]))
 
 
-def memory(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Give the bytes of memory that the machine and the cgroups' limits leave to this process.
-
-    Args:
-        cgroups: as for `cores`: version 2 (`memory.max`) or version 1 (`memory.limit_in_bytes`).
-        membership: the file that names this process's cgroups.
-    """
+def memory() -> int:
+    """Give the bytes of memory that the machine and the cgroups' limits leave to this process."""
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return int(min([installed, *_limits("memory", _memory_limit, cgroups, membership)]))
+    return int(min([installed, *_limits("memory", _memory_limit)]))
 
 
-def _limits(controller: str, read: Callable[[Path], float | None], cgroups: Path, membership: Path) -> Iterator[float]:
+def _limits(controller: str, read: Callable[[Path], float | None]) -> Iterator[float]:
     """Give what a controller limits in this process's cgroups and in those that they are in."""
     try:
-        lines = membership.read_text().splitlines()
+        lines = MEMBERSHIP.read_text().splitlines()
     except OSError:  # not Linux's /proc, or hidden
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
-        mount = cgroups / controllers if controllers else cgroups
+        mount = CGROUPS / controllers
         # Inside a container the path may be the host's, of which nothing is mounted here but the mount's own folder.
         for folder in (mount / path.lstrip("/"), *(mount / path.lstrip("/")).parents):
             try:
@@ -64,7 +53,7 @@ def _limits(controller: str, read: Callable[[Path], float | None], cgroups: Path
 
 
 def _quota(folder: Path) -> float | None:
-    """Give a cgroup's quota in cores."""
+    """Give a cgroup's quota in cores (the kernel's admin-guide/cgroup-v2.rst; version 1: scheduler/sched-bwc.rst)."""
     if (folder / "cpu.max").is_file():
         allowance, period = (folder / "cpu.max").read_text().split()
     else:

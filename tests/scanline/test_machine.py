@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from scanline import machine
 from scanline.machine import cores, memory
 
 ALLOWED = len(os.sched_getaffinity(0))
@@ -16,13 +17,20 @@ INSTALLED = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 MIB = 2**20
 
 
-def lay_out(root: Path, membership: str, files: dict[str, str]) -> tuple[Path, Path]:
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have cgroups looked for in a folder; give it."""
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(machine, "MEMBERSHIP", tmp_path / "membership")
+    return tmp_path
+
+
+def lay_out(root: Path, membership: str, files: dict[str, str]) -> None:
     for name, content in files.items():
         path = root / "cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     (root / "membership").write_text(membership)
-    return root / "cgroup", root / "membership"
 
 
 @pytest.mark.parametrize(
@@ -53,8 +61,9 @@ def lay_out(root: Path, membership: str, files: dict[str, str]) -> tuple[Path, P
         ("0::/\n", {}, ALLOWED),
     ],
 )
-def test_the_quota_counts(tmp_path: Path, membership: str, files: dict[str, str], expected: int) -> None:
-    assert cores(*lay_out(tmp_path, membership, files)) == expected
+def test_the_quota_counts(places: Path, membership: str, files: dict[str, str], expected: int) -> None:
+    lay_out(places, membership, files)
+    assert cores() == expected
 
 
 @pytest.mark.parametrize(
@@ -70,13 +79,15 @@ def test_the_quota_counts(tmp_path: Path, membership: str, files: dict[str, str]
         ("0::/\n", {"memory.max": "nonsense\n"}, INSTALLED),
     ],
 )
-def test_the_memory_limit_counts(tmp_path: Path, membership: str, files: dict[str, str], expected: int) -> None:
-    assert memory(*lay_out(tmp_path, membership, files)) == expected
+def test_the_memory_limit_counts(places: Path, membership: str, files: dict[str, str], expected: int) -> None:
+    lay_out(places, membership, files)
+    assert memory() == expected
 
 
-def test_no_cgroups_at_all(tmp_path: Path) -> None:
-    assert cores(tmp_path / "none", tmp_path / "none") == ALLOWED
-    assert memory(tmp_path / "none", tmp_path / "none") == INSTALLED
+@pytest.mark.usefixtures("places")
+def test_no_cgroups_at_all() -> None:
+    assert cores() == ALLOWED
+    assert memory() == INSTALLED
 
 
 def test_affinity_counts() -> None:
@@ -89,10 +100,11 @@ def test_affinity_counts() -> None:
 
 
 def test_score_starts_as_many_processes_as_the_quota_has_cores(tmp_path: Path) -> None:
-    places = [str(place) for place in lay_out(tmp_path, "0::/\n", {"cpu.max": "50000 100000\n"})]
+    lay_out(tmp_path, "0::/\n", {"cpu.max": "50000 100000\n"})
     code = (
-        "import sys; from pathlib import Path; from scanline import machine; from scanline.cli import main; "
-        "machine.cores.__defaults__ = tuple(map(Path, sys.argv[1:])); main(['score', '--help'])"
+        "from pathlib import Path; from scanline import machine; from scanline.cli import main; "
+        "machine.CGROUPS, machine.MEMBERSHIP = Path('cgroup'), Path('membership'); main(['score', '--help'])"
     )
-    shown = subprocess.run([sys.executable, "-c", code, *places], capture_output=True, text=True, check=False).stdout
+    line = [sys.executable, "-c", code]
+    shown = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, check=False).stdout
     assert "how many the local engine starts (default: 1; " in " ".join(shown.split())
