@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,9 +56,11 @@ class Settings(EngineSettings):
     @field_validator("output")
     @classmethod
     def _is_table(cls, value: Path) -> Path:
-        if value.suffix not in formats.FORMATS:
-            raise ValueError(f"should end in {', '.join(formats.FORMATS)}")
-        return value
+        target = Path(os.path.realpath(value)) if value.is_symlink() else value
+        if target.suffix not in formats.FORMATS:
+            leads = ", and so should what it leads to" if target != value else ""
+            raise ValueError(f"should end in {', '.join(formats.FORMATS)}{leads}")
+        return target
 
     @model_validator(mode="after")
     def _replaces_no_input(self) -> Self:

@@ -319,5 +319,31 @@ def test_what_is_to_be_read_is_not_replaced(tmp_path: Path) -> None:
     before = manifest.read_bytes()
     result = command(manifest, "--output", tmp_path / "same.csv")
     assert (result.returncode, result.stdout) == (2, "")
-    assert f"--output {tmp_path}/same.csv is what is to be read; name another file" in result.stderr
+    assert f"--output {manifest} is what is to be read; name another file" in result.stderr
     assert manifest.read_bytes() == before
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["to an old table", "to none yet"])
+def test_a_link_is_followed(tmp_path: Path, old: bool) -> None:
+    target, link = tmp_path / "tables" / "new.csv", tmp_path / "last.csv"
+    target.parent.mkdir()
+    link.symlink_to("tables/new.csv")
+    if old:
+        target.write_text("old")
+    (tmp_path / "last.csv.partial").touch()  # the parts go where the table goes, be it another disk
+    result = command(samples.files()[0], "--output", link)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.endswith(f"written to {target}\n")
+    assert link.readlink() == Path("tables/new.csv")
+    assert [row["path"] for row in table(target)] == [str(samples.files()[0])]
+    assert [path.name for path in target.parent.iterdir()] == ["new.csv"]
+
+
+def test_what_a_link_leads_to_is_a_table(tmp_path: Path) -> None:
+    (tmp_path / "last.csv").symlink_to("new.txt")
+    result = command(samples.files()[0], "--output", tmp_path / "last.csv")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        "error: --output should end in .csv, .jsonl, .parquet, and so should what it leads to, "
+        f"not {str(tmp_path / 'last.csv')!r}\n"
+    )
