@@ -14,8 +14,8 @@ from typing import Final, Generic, TypeVar
 import grpc
 import structlog
 
-from scanline.errors import StartError
-from scanline.tokens import FORM, is_token
+from scanline import tokens
+from scanline.errors import InputError, StartError
 from serve.core import Metadata
 from serve.errors import UnauthenticatedError
 from serve.folder import Stamp, stamp_of
@@ -150,13 +150,6 @@ class Tokens(_FromFiles[list[bytes]]):
 def _read_tokens(paths: Sequence[Path]) -> list[bytes]:
     [path] = paths
     try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise StartError(f"no tokens from {path}: {error.strerror}") from None
-    tokens = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
-    if not tokens:
-        raise StartError(f"no tokens from {path}: it is empty; expected one on each line")
-    for number, token in tokens.items():
-        if not is_token(token.decode("ascii", "replace")):
-            raise StartError(f"no tokens from {path}: line {number} has other than {FORM}")
-    return list(tokens.values())
+        return [token.encode() for token in tokens.read(path)]
+    except InputError as error:
+        raise StartError(str(error)) from None

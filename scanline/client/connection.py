@@ -17,7 +17,7 @@ from scanline.client.call import Call
 from scanline.contract import MAX_TIMEOUT
 from scanline.errors import InputError
 from scanline.tls import Tls
-from scanline.tokens import FORM, is_token
+from scanline.tokens import is_token
 from scanline.v1 import digits_pb2 as pb
 from scanline.v1.digits_pb2_grpc import DigitsStub
 
@@ -97,7 +97,7 @@ class Connection:
         if not _is_timeout(timeout):
             raise InputError(f"the timeout is a number of seconds above 0, at most {MAX_TIMEOUT}, not {timeout!r}")
         if token is not None and not is_token(token):
-            raise InputError(f"the token is no text of {FORM}")
+            raise InputError("the token is no text of printable ASCII characters without spaces")
         if not isinstance(tls, Tls | None):
             raise InputError(f"tls is a scanline.Tls, such as Tls(roots='ca.pem'), or None, not {tls!r}")
         self.target = target

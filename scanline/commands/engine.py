@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from scanline import tokens
 from scanline.contract import MAX_TIMEOUT
 from scanline.errors import InputError, UsageError
 from scanline.settings import Settings, given
-from scanline.tokens import FORM, is_token
 
 if TYPE_CHECKING:
     from scanline.client import Client
@@ -68,7 +68,7 @@ def engine(settings: EngineSettings) -> Reader | Client:
     """Give a client of the servers where some are named, else a reader of the model; only that one's packages load.
 
     Raises:
-        UsageError: the token can't be read or used.
+        UsageError: the token can't be used.
         InputError: a certificate can't be used.
         ModelError: the model can't be used.
     """
@@ -93,15 +93,11 @@ def engine(settings: EngineSettings) -> Reader | Client:
 
 def _token(file: Path) -> str:
     try:
-        lines = [line.strip() for line in file.read_text(encoding="ascii").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it holds other characters than ASCII"
-        raise UsageError(f"can't read --token-file {file}: {reason}") from None
-    tokens = [line for line in lines if line]
-    if len(tokens) != 1:
+        token, *others = tokens.read(file)
+    except InputError as error:
+        raise UsageError(f"--token-file: {error}") from None
+    if others:
         raise UsageError(
-            f"--token-file {file} holds {len(tokens)} tokens; a client sends one, so it should hold that one"
+            f"--token-file {file} holds {1 + len(others)} tokens; a client sends one, so it should hold that one"
         )
-    if not is_token(tokens[0]):
-        raise UsageError(f"--token-file {file} holds no token: expected {FORM}")
-    return tokens[0]
+    return token
